@@ -1,0 +1,140 @@
+use postgres::SimpleQueryMessage;
+
+use crate::server::{Embedded, Server};
+use crate::{Error, admin};
+
+/// A fresh, empty database in UTF-8 with the collation `C`, dropped at the end whoever is still connected.
+///
+/// On an embedded Postgres it is a server of its own, which serves one connection at a time: a test there closes
+/// its connection before it calls [`execute`](Self::execute) or [`query`](Self::query).
+#[derive(Debug)]
+pub struct Database {
+    url: String,
+    home: Home,
+}
+
+#[derive(Debug)]
+enum Home {
+    Server { name: String },
+    Own { _server: Embedded },
+}
+
+impl Database {
+    /// Creates a database on the shared server.
+    ///
+    /// # Panics
+    ///
+    /// If there is no server, or it refuses.
+    #[track_caller]
+    pub fn create() -> Database {
+        Self::try_create(Server::shared()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_create(server: &'static Server) -> Result<Database, Error> {
+        if let Some(embedded) = server.embedded() {
+            let own = embedded?;
+            return Ok(Database { url: own.url().to_owned(), home: Home::Own { _server: own } });
+        }
+
+        let (name, url) = server.create_database()?;
+        Ok(Database { url, home: Home::Server { name } })
+    }
+
+    /// Where to connect.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Runs one statement or several, over a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// With the server's error.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        if let Err(error) = admin::with_client(&self.url, |client| client.batch_execute(sql)) {
+            panic!("{error}\n{sql}");
+        }
+    }
+
+    /// The rows of a query, each value as text, over a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// With the server's error.
+    #[track_caller]
+    pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let messages = match admin::with_client(&self.url, |client| client.simple_query(sql)) {
+            Ok(messages) => messages,
+            Err(error) => panic!("{error}\n{sql}"),
+        };
+
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Home::Server { name } = &self.home
+            && let Err(error) = Server::shared().drop_database(name)
+        {
+            // Not a panic: the test may be in one. The next run sweeps the database.
+            eprintln!("the database {name} stays: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_empty_takes_statements_and_answers_queries() {
+        let database = Database::create();
+        assert!(database.query("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").is_empty());
+
+        database.execute("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'ü'), (2, NULL)");
+        assert_eq!(
+            database.query("SELECT a, b FROM t ORDER BY a"),
+            [[Some("1".to_owned()), Some("ü".to_owned())], [Some("2".to_owned()), None]]
+        );
+    }
+
+    #[test]
+    fn databases_do_not_see_each_other() {
+        let (one, other) = (Database::create(), Database::create());
+        one.execute("CREATE TABLE t ()");
+        other.execute("CREATE TABLE t ()");
+    }
+
+    #[test]
+    #[should_panic(expected = "relation \"missing\" does not exist")]
+    fn an_error_of_the_server_is_told_in_its_words() {
+        Database::create().execute("SELECT * FROM missing");
+    }
+
+    #[test]
+    fn a_dropped_database_is_gone_even_with_a_client_connected() {
+        if Server::shared().serves_one_connection() {
+            return;
+        }
+        let (database, witness) = (Database::create(), Database::create());
+        let Home::Server { name } = &database.home else { panic!("not on the server") };
+        let name = name.clone();
+        let client = admin::connect(database.url()).expect("connects");
+
+        drop(database);
+        drop(client);
+        assert!(witness.query(&format!("SELECT 1 FROM pg_database WHERE datname = '{name}'")).is_empty());
+    }
+
+    #[test]
+    fn a_database_can_be_made_inside_an_async_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("builds");
+        runtime.block_on(async { Database::create().execute("SELECT 1") });
+    }
+}

@@ -1,0 +1,179 @@
+//! A throw-away cluster, made with the server programs that are installed on the machine.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Found, Lifeline};
+use crate::Error;
+
+/// The cluster's programs refuse to run as root; this user runs them instead.
+const USER: &str = "postgres";
+
+pub(super) fn start() -> Result<Found, Error> {
+    let bin = programs()?;
+
+    // Another process may take the port between the choice and the start.
+    let mut tries = 3;
+    loop {
+        tries -= 1;
+        match try_start(&bin) {
+            Err(error) if tries > 0 && error.to_string().contains("Address already in use") => {}
+            other => return other,
+        }
+    }
+}
+
+fn try_start(bin: &Path) -> Result<Found, Error> {
+    let dir = tempfile::Builder::new()
+        .prefix("batch-test-postgres-")
+        .tempdir()
+        .map_err(|error| Error::because("cannot make a folder for the cluster", &error))?;
+    let port = free_port().map_err(|error| Error::because("no free port", &error))?;
+
+    let mut command = if is_root() { as_user(dir.path())? } else { Command::new("sh") };
+    command
+        .args(["-c", include_str!("cluster.sh")])
+        .env("BIN", bin)
+        .env("DIR", dir.path())
+        .env("PORT", port.to_string())
+        .stderr(Stdio::null());
+    let (lifeline, _) = Lifeline::start(command, "ready")?;
+
+    // From here on the script removes it.
+    let dir = dir.keep();
+    Ok(Found {
+        what: format!("a throw-away cluster in {} made by {}", dir.display(), bin.display()),
+        url: format!("postgres://{USER}@127.0.0.1:{port}/postgres"),
+        lifeline: Some(lifeline),
+    })
+}
+
+/// The folder of the newest server installed: Debian's places, then `pg_config`, then `PATH`.
+fn programs() -> Result<PathBuf, Error> {
+    let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    debian.sort();
+    let debian = debian.into_iter().rev().map(|(_, bin)| bin);
+
+    let configured = output("pg_config", &["--bindir"]).map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter_map(|folder| Some(folder.join("initdb").canonicalize().ok()?.parent()?.to_owned()))
+        .collect();
+
+    debian
+        .chain(configured)
+        .chain(on_path)
+        .find(|bin| bin.join("initdb").exists() && bin.join("pg_ctl").exists())
+        .ok_or_else(|| Error::new("no Postgres server is installed here (Debian's package is postgresql)"))
+}
+
+/// A command that runs `sh` as the user who may run Postgres, and gives that user the folder.
+fn as_user(dir: &Path) -> Result<Command, Error> {
+    let id = |option| output("id", &[option, USER]).and_then(|id| id.parse().ok());
+    let (Some(uid), Some(gid)) = (id("-u"), id("-g")) else {
+        return Err(Error::new(format!("this is root, whom Postgres refuses, and there is no user {USER}")));
+    };
+    chown(dir, Some(uid), Some(gid))
+        .map_err(|error| Error::because(format_args!("cannot give {} to {USER}", dir.display()), &error))?;
+
+    let ways: [&[&str]; 3] = [
+        &["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "sh"],
+        &["runuser", "-u", USER, "--", "sh"],
+        &["su", USER, "-s", "/bin/sh"],
+    ];
+    for way in ways {
+        if output(way[0], &["--version"]).is_some() {
+            let mut command = Command::new(way[0]);
+            command.args(&way[1..]);
+            return Ok(command);
+        }
+    }
+    Err(Error::new("this is root, whom Postgres refuses, and there is no setpriv, runuser or su"))
+}
+
+fn is_root() -> bool {
+    output("id", &["-u"]).is_some_and(|id| id == "0")
+}
+
+/// What a command prints, if it can be run and succeeds.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::time::{Duration, Instant};
+    use std::{env, io, thread};
+
+    use super::*;
+    use crate::server::runs;
+
+    #[test]
+    fn a_cluster_answers_and_its_folder_goes_with_it() {
+        let Ok(found) = start() else { return };
+        let dir = folder(&found);
+        assert!(runs::version(&found.url).is_ok());
+
+        drop(found);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_cluster_does_not_outlive_a_killed_process() {
+        const CHILD: &str = "BATCH_TEST_CHILD";
+        if env::var_os(CHILD).is_some() {
+            let found = start().expect("starts");
+            let mut stdout = io::stdout();
+            writeln!(stdout, "\nfolder {}", folder(&found).display()).expect("is read");
+            stdout.flush().expect("is read");
+            thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        if programs().is_err() {
+            return;
+        }
+
+        let mut child = Command::new(env::current_exe().expect("is a file"))
+            .args(["--exact", "server::cluster::tests::a_cluster_does_not_outlive_a_killed_process"])
+            .arg("--nocapture")
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let stdout = BufReader::new(child.stdout.take().expect("is piped"));
+        let dir = stdout
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("folder ").map(PathBuf::from))
+            .expect("the child starts a cluster");
+        assert!(dir.join("data/postmaster.pid").exists());
+
+        child.kill().expect("is running");
+        child.wait().expect("was killed");
+        let killed = Instant::now();
+        while dir.exists() && killed.elapsed() < Duration::from_secs(30) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!dir.exists(), "the cluster is stopped and removed");
+    }
+
+    fn folder(found: &Found) -> PathBuf {
+        let words = found.what.split(' ');
+        words.map(PathBuf::from).find(|word| word.is_absolute()).expect("names its folder")
+    }
+}
