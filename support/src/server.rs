@@ -35,7 +35,7 @@ struct Found {
 #[derive(Debug)]
 enum Place {
     /// A server that many connections share.
-    Shared { run: Run, _lifeline: Option<Lifeline> },
+    Shared { run: Box<Run>, _lifeline: Option<Lifeline> },
     /// A server for each database. The first was started to see whether it can be, and serves the first database.
     Embedded { first: Mutex<Option<Embedded>> },
 }
@@ -151,7 +151,7 @@ fn take(way: Way, settings: &Settings) -> Result<Server, Error> {
     Ok(Server {
         description: format!("{}, Postgres {}", found.what, run.version_text()),
         version: run.version(),
-        place: Place::Shared { run, _lifeline: found.lifeline },
+        place: Place::Shared { run: Box::new(run), _lifeline: found.lifeline },
     })
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A sleep ends late by about this much; the rest is waited for awake.
-const SLEEP_ERROR: Duration = Duration::from_micros(150);
+const SLEEP_ERROR: Duration = Duration::from_micros(300);
 /// Chunks on the way before the sender has to wait: enough never to slow down a large message.
 const CAPACITY: usize = 4096;
 
