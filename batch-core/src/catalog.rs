@@ -1,0 +1,496 @@
+//! What Postgres says about tables.
+//!
+//! Read in one query ([`query`]), parsed once into [`Catalog`], then only looked up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use crate::eligible::Reason;
+use crate::error::Error;
+use crate::recognise::TableName;
+use crate::statement::{Purpose, Query, TextRow};
+use crate::{defaults, harmless};
+
+/// The oldest Postgres that the catalog query is written for.
+const OLDEST_VERSION: u32 = 130_000;
+
+/// What decides which table a name means and what the session may do with it.
+pub(crate) const IDENTITY_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
+     || ' rls ' || current_setting('row_security') || ' role ' || current_setting('session_replication_role') \
+     || ' strings ' || current_setting('standard_conforming_strings')";
+
+/// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
+pub(crate) fn query() -> Query {
+    Query::new(Purpose::Ask, QUERY.replace("{identity}", IDENTITY_SQL))
+}
+
+// Partitions count with their root: a row goes into one of them.
+const QUERY: &str = "\
+WITH rel AS (
+  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
+         ARRAY(SELECT p.relid::oid FROM pg_partition_tree(c.oid) p) || c.oid AS tree
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+), seq AS (
+  SELECT s.seqrelid AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, s.seqincrement,
+         s.seqcycle, has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'UPDATE') AS usable
+  FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+)
+SELECT 'session', json_build_object(
+    'version', current_setting('server_version_num')::int4, 'product', version(),
+    'encoding', current_setting('server_encoding'), 'identity', {identity})::text
+UNION ALL
+SELECT 'enum', json_build_object('oid', e.enumtypid::int8, 'labels', json_agg(e.enumlabel))::text
+FROM pg_catalog.pg_enum e GROUP BY e.enumtypid
+UNION ALL
+SELECT 'table', json_build_object(
+    'oid', rel.oid::int8, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind::text,
+    'visible', pg_table_is_visible(rel.oid),
+    'insert', has_table_privilege(rel.oid, 'INSERT'), 'select', has_table_privilege(rel.oid, 'SELECT'),
+    'rls', row_security_active(rel.oid),
+    'trigger', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY (rel.tree)
+        AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype::int4 & 4 <> 0),
+    'rule', EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY (rel.tree)
+        AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+    'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
+    'checks', (SELECT json_agg(json_build_object('def', pg_get_constraintdef(k.oid), 'calls', EXISTS (
+            SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+            WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
+              AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.provolatile <> 'i')))
+        FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND (k.conrelid = ANY (rel.tree) OR k.contypid <> 0
+          AND k.contypid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid))),
+    'foreign_keys', (SELECT json_agg(json_build_object('table', k.confrelid::int8, 'columns', k.conkey,
+            'referenced', k.confkey))
+        FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conrelid = rel.oid),
+    'columns', (SELECT json_agg(json_build_object(
+            'name', a.attname, 'number', a.attnum, 'dropped', a.attisdropped,
+            'type', t.oid::int8, 'type_name', t.typname, 'type_sql', format_type(t.oid, -1),
+            'base_sql', format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1), 'array', t.typarray::int8, 'type_kind', t.typtype::text,
+            'base', CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END::int8,
+            'modifier', CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END,
+            'is_array', t.typcategory = 'A', 'element', t.typelem::int8,
+            'domain_default', t.typdefault, 'not_null', a.attnotnull OR t.typnotnull,
+            'generated', a.attgenerated <> '', 'identity', a.attidentity::text,
+            'default', pg_get_expr(d.adbin, d.adrelid),
+            'deterministic', COALESCE(o.collisdeterministic, true),
+            'sequence', (SELECT json_build_object('oid', seq.oid::int8, 'name', seq.name,
+                    'increment', seq.seqincrement, 'cycle', seq.seqcycle, 'usable', seq.usable)
+                FROM pg_catalog.pg_depend x JOIN seq ON seq.oid = CASE WHEN x.classid = 'pg_catalog.pg_class'::regclass
+                    THEN x.objid ELSE x.refobjid END
+                WHERE (x.classid = 'pg_catalog.pg_class'::regclass AND x.refclassid = 'pg_catalog.pg_class'::regclass
+                       AND x.refobjid = rel.oid AND x.refobjsubid = a.attnum AND x.deptype = 'i'
+                       AND a.attidentity <> '')
+                   OR (x.classid = 'pg_catalog.pg_attrdef'::regclass AND x.objid = d.oid
+                       AND x.refclassid = 'pg_catalog.pg_class'::regclass AND a.attidentity = '')
+                LIMIT 1)
+        ) ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
+        WHERE a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped)
+)::text FROM rel";
+
+/// What Postgres said about the tables that one kind of session can reach.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    pub identity: String,
+    pub read_at: Instant,
+    /// Which invalidation it was read after, see `Database::epoch`.
+    pub epoch: u64,
+    pub utf8: bool,
+    enums: HashMap<u32, Vec<String>>,
+    tables: Vec<Arc<Table>>,
+    visible: HashMap<String, usize>,
+    qualified: HashMap<(String, String), usize>,
+}
+
+/// A table that may take INSERTs.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub columns: Vec<Column>,
+    /// Why no INSERT into it may wait.
+    pub unfit: Option<Reason>,
+    /// Whether the role may read what it inserted, as RETURNING demands.
+    pub can_select: bool,
+    /// This table's references to others.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Others' references to this table, by table and position in its `foreign_keys`.
+    pub referenced_by: Vec<Reference>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub name: String,
+    pub type_oid: u32,
+    pub type_name: String,
+    /// The type as SQL, without modifiers.
+    pub type_sql: String,
+    /// The type below a domain as SQL, else the type itself.
+    pub base_sql: String,
+    pub array_oid: u32,
+    /// The type below a domain, else the type itself.
+    pub base_oid: u32,
+    /// `atttypmod`, or the domain's.
+    pub modifier: i32,
+    pub kind: TypeKind,
+    pub not_null: bool,
+    pub generated: bool,
+    /// GENERATED ALWAYS AS IDENTITY
+    pub always_identity: bool,
+    /// Equal values have equal bytes as far as the collation goes.
+    pub deterministic: bool,
+    pub default: Default,
+}
+
+/// Which kind of type a column has, as far as an array of its values is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TypeKind {
+    Plain,
+    Enum,
+    /// `unnest` would flatten it: the element type's oid.
+    Array(u32),
+    /// `unnest` would expand it.
+    Composite,
+}
+
+/// What Postgres puts into a column that an INSERT leaves out.
+#[derive(Debug)]
+pub(crate) enum Default {
+    Null,
+    /// An expression without functions, as SQL.
+    Constant(String),
+    Sequence(Sequence),
+    Now(Clock, String),
+    /// `gen_random_uuid()`, as SQL.
+    RandomUuid(String),
+    /// It would not give the same value later as now.
+    Unfit(Reason),
+}
+
+/// Which form of the transaction's start time a default takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// `now()` as it is.
+    Instant,
+    /// `now()` in the session's time zone, as a timestamp without one.
+    Local,
+    /// `now()` at UTC, as a timestamp without time zone.
+    Utc,
+    /// The date of `now()` in the session's time zone.
+    Date,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub oid: u32,
+    /// Qualified and quoted.
+    pub name: String,
+    pub descending: bool,
+    /// Whether ids have to be reserved even if nobody asks for them: others use the sequence too, or a foreign key
+    /// points at the column, so that the engine must know the value.
+    pub always_reserve: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ForeignKey {
+    /// Positions in `columns`.
+    pub columns: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Reference {
+    pub table: u32,
+    pub foreign_key: usize,
+    /// Positions in this table's `columns`.
+    pub columns: Vec<usize>,
+}
+
+impl Catalog {
+    /// Makes a catalog of the rows that [`query`] brought.
+    pub(crate) fn read(rows: &[TextRow], epoch: u64) -> Result<Self, Error> {
+        let mut session: Option<SessionRow> = None;
+        let mut enums = HashMap::new();
+        let mut raw = Vec::new();
+        for row in rows {
+            let [Some(what), Some(json)] = row.as_slice() else { return Err(Error::catalog("a row without content")) };
+            match what.as_str() {
+                "session" => session = Some(parse(json)?),
+                "enum" => {
+                    let row: EnumRow = parse(json)?;
+                    enums.insert(row.oid, row.labels);
+                }
+                _ => raw.push(parse::<TableRow>(json)?),
+            }
+        }
+        let session = session.ok_or_else(|| Error::catalog("no row about the session"))?;
+        if session.version < OLDEST_VERSION || !session.product.starts_with("PostgreSQL") {
+            return Err(Error::not_supported(&session.product));
+        }
+        let positions: HashMap<u32, usize> = raw.iter().enumerate().map(|(at, row)| (row.oid, at)).collect();
+        let mut tables: Vec<Table> = raw.iter().map(table).collect();
+        link_foreign_keys(&raw, &mut tables, &positions);
+        mark_shared_sequences(&mut tables);
+        let mut visible = HashMap::new();
+        let mut qualified = HashMap::new();
+        for (at, row) in raw.iter().enumerate() {
+            if row.visible {
+                visible.insert(row.name.clone(), at);
+            }
+            qualified.insert((row.schema.clone(), row.name.clone()), at);
+        }
+        Ok(Self {
+            identity: session.identity,
+            read_at: Instant::now(),
+            epoch,
+            utf8: session.encoding == "UTF8",
+            enums,
+            tables: tables.into_iter().map(Arc::new).collect(),
+            visible,
+            qualified,
+        })
+    }
+
+    /// The table that `name` means to this kind of session.
+    pub(crate) fn table(&self, name: &TableName) -> Option<&Arc<Table>> {
+        let at = match &name.schema {
+            None => self.visible.get(&name.name)?,
+            Some(schema) => self.qualified.get(&(schema.clone(), name.name.clone()))?,
+        };
+        self.tables.get(*at)
+    }
+
+    pub(crate) fn tables(&self) -> &[Arc<Table>] {
+        &self.tables
+    }
+
+    /// The labels of an enum type.
+    pub(crate) fn labels(&self, oid: u32) -> Option<&[String]> {
+        self.enums.get(&oid).map(Vec::as_slice)
+    }
+}
+
+impl Table {
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// `schema.name`
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.columns.iter().filter_map(|column| match &column.default {
+            Default::Sequence(sequence) => Some(sequence),
+            _ => None,
+        })
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
+    serde_json::from_str(json).map_err(|error| Error::catalog(error.to_string()))
+}
+
+#[derive(Deserialize)]
+struct SessionRow {
+    version: u32,
+    product: String,
+    encoding: String,
+    identity: String,
+}
+
+#[derive(Deserialize)]
+struct EnumRow {
+    oid: u32,
+    labels: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct TableRow {
+    oid: u32,
+    schema: String,
+    name: String,
+    kind: String,
+    visible: bool,
+    insert: bool,
+    select: bool,
+    rls: bool,
+    trigger: bool,
+    rule: bool,
+    foreign: bool,
+    checks: Option<Vec<CheckRow>>,
+    foreign_keys: Option<Vec<ForeignKeyRow>>,
+    columns: Option<Vec<ColumnRow>>,
+}
+
+#[derive(Deserialize)]
+struct CheckRow {
+    def: String,
+    calls: bool,
+}
+
+#[derive(Deserialize)]
+struct ForeignKeyRow {
+    table: u32,
+    columns: Vec<i32>,
+    referenced: Vec<i32>,
+}
+
+#[derive(Deserialize)]
+struct ColumnRow {
+    name: String,
+    number: i32,
+    #[serde(rename = "type")]
+    type_oid: u32,
+    type_name: String,
+    type_sql: String,
+    base_sql: String,
+    array: u32,
+    type_kind: String,
+    base: u32,
+    modifier: i32,
+    is_array: bool,
+    element: u32,
+    domain_default: Option<String>,
+    not_null: bool,
+    generated: bool,
+    identity: String,
+    default: Option<String>,
+    deterministic: bool,
+    sequence: Option<SequenceRow>,
+}
+
+#[derive(Deserialize)]
+struct SequenceRow {
+    oid: u32,
+    name: String,
+    increment: i64,
+    cycle: bool,
+    usable: bool,
+}
+
+fn table(row: &TableRow) -> Table {
+    Table {
+        oid: row.oid,
+        schema: row.schema.clone(),
+        name: row.name.clone(),
+        columns: row.columns.iter().flatten().map(column).collect(),
+        unfit: unfit(row),
+        can_select: row.select,
+        foreign_keys: Vec::new(),
+        referenced_by: Vec::new(),
+    }
+}
+
+fn unfit(row: &TableRow) -> Option<Reason> {
+    let rules = [
+        (!matches!(row.kind.as_str(), "r" | "p") || row.foreign, Reason::NotATable),
+        (!row.insert, Reason::NoPrivilege),
+        (row.rls, Reason::RowSecurity),
+        (row.trigger, Reason::Trigger),
+        (row.rule, Reason::Rule),
+        (row.checks.iter().flatten().any(|check| check.calls || !is_steady(&check.def)), Reason::CheckCalls),
+    ];
+    rules.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
+}
+
+/// Whether every built-in function that a CHECK constraint calls gives the same result later as now.
+fn is_steady(definition: &str) -> bool {
+    defaults::calls(definition)
+        .is_some_and(|calls| calls.iter().all(|name| name == "check" || harmless::is_steady(name)))
+}
+
+fn column(row: &ColumnRow) -> Column {
+    let kind = match row.type_kind.as_str() {
+        _ if row.is_array => TypeKind::Array(row.element),
+        "e" => TypeKind::Enum,
+        "c" => TypeKind::Composite,
+        _ => TypeKind::Plain,
+    };
+    Column {
+        name: row.name.clone(),
+        type_oid: row.type_oid,
+        type_name: row.type_name.clone(),
+        type_sql: row.type_sql.clone(),
+        base_sql: row.base_sql.clone(),
+        array_oid: row.array,
+        base_oid: row.base,
+        modifier: row.modifier,
+        kind,
+        not_null: row.not_null,
+        generated: row.generated,
+        always_identity: row.identity == "a",
+        deterministic: row.deterministic,
+        default: default(row),
+    }
+}
+
+fn default(row: &ColumnRow) -> Default {
+    if row.generated {
+        return Default::Null;
+    }
+    let is_identity = !row.identity.is_empty();
+    let expression = row.default.as_deref().or(row.domain_default.as_deref());
+    match (&row.sequence, expression) {
+        (Some(sequence), None) if is_identity => sequence_default(sequence),
+        (Some(sequence), Some(expression)) if defaults::is_plain_nextval(expression) => sequence_default(sequence),
+        (_, Some(expression)) => defaults::understand(expression, row.base, row.modifier),
+        (_, None) if is_identity => Default::Unfit(Reason::SequenceUnknown),
+        (_, None) => Default::Null,
+    }
+}
+
+fn sequence_default(row: &SequenceRow) -> Default {
+    if row.cycle {
+        return Default::Unfit(Reason::SequenceCycles);
+    }
+    if !row.usable {
+        return Default::Unfit(Reason::SequencePrivilege);
+    }
+    Default::Sequence(Sequence {
+        oid: row.oid,
+        name: row.name.clone(),
+        descending: row.increment < 0,
+        always_reserve: false,
+    })
+}
+
+fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap<u32, usize>) {
+    let place = |row: &TableRow, number: i32| row.columns.iter().flatten().position(|column| column.number == number);
+    for (child, row) in raw.iter().enumerate() {
+        for key in row.foreign_keys.iter().flatten() {
+            let columns: Option<Vec<usize>> = key.columns.iter().map(|&n| place(row, n)).collect();
+            let Some(columns) = columns else { continue };
+            tables[child].foreign_keys.push(ForeignKey { columns });
+            let Some(&parent) = positions.get(&key.table) else { continue };
+            let referenced: Option<Vec<usize>> = key.referenced.iter().map(|&n| place(&raw[parent], n)).collect();
+            let Some(referenced) = referenced else { continue };
+            let foreign_key = tables[child].foreign_keys.len() - 1;
+            for &at in &referenced {
+                if let Some(Column { default: Default::Sequence(sequence), .. }) = tables[parent].columns.get_mut(at) {
+                    sequence.always_reserve = true;
+                }
+            }
+            tables[parent].referenced_by.push(Reference { table: row.oid, foreign_key, columns: referenced });
+        }
+    }
+}
+
+fn mark_shared_sequences(tables: &mut [Table]) {
+    let mut uses: HashMap<u32, usize> = HashMap::new();
+    for sequence in tables.iter().flat_map(Table::sequences) {
+        *uses.entry(sequence.oid).or_default() += 1;
+    }
+    for column in tables.iter_mut().flat_map(|table| &mut table.columns) {
+        if let Default::Sequence(sequence) = &mut column.default {
+            sequence.always_reserve |= uses.get(&sequence.oid).is_some_and(|&uses| uses > 1);
+        }
+    }
+}

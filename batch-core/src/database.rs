@@ -1,0 +1,187 @@
+//! What all connections of this process to one database share: the options, the catalog, ids in stock, parsed SQL.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use crate::catalog::Catalog;
+use crate::eligible::Reason;
+use crate::ids::Stock;
+use crate::options::BatchOptions;
+use crate::recognise::{Recognised, Texts};
+
+/// A database as far as this process knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Database {
+    on: AtomicBool,
+    options: Mutex<Arc<BatchOptions>>,
+    texts: Texts,
+    pub(crate) stock: Mutex<Stock>,
+    /// Counts changes of the schema: a catalog read before the latest is stale.
+    epoch: AtomicU64,
+    /// One catalog for each kind of session: search path, role, ….
+    catalogs: Mutex<HashMap<String, Arc<Catalog>>>,
+    /// Which kind of session a login starts as.
+    logins: Mutex<HashMap<String, String>>,
+    warned: Mutex<HashSet<(String, Reason)>>,
+}
+
+static DATABASES: LazyLock<Mutex<HashMap<String, Arc<Database>>>> = LazyLock::new(Mutex::default);
+
+impl Database {
+    /// The database that a connection string leads to, shared by all connections to it, and the login: the rest of
+    /// the string, which may decide about the role and the search path.
+    pub(crate) fn at(url: &str) -> (Arc<Self>, String) {
+        let (place, login) = split(url);
+        let database = Arc::clone(lock(&DATABASES).entry(place).or_default());
+        (database, login)
+    }
+
+    /// What the SQL text is; parsed once for the whole process.
+    pub(crate) fn recognise(&self, sql: &str) -> Arc<Recognised> {
+        self.texts.recognise(sql)
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn options(&self) -> Arc<BatchOptions> {
+        Arc::clone(&lock(&self.options))
+    }
+
+    /// Turns batching on. Transactions that begin later go by these options.
+    pub(crate) fn enable(&self, options: BatchOptions) {
+        *lock(&self.options) = Arc::new(options);
+        self.on.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The schema changed: every connection reads the catalog again, and no id from before is given out.
+    pub(crate) fn invalidate(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        lock(&self.stock).discard_all();
+    }
+
+    pub(crate) fn catalog_for_login(&self, login: &str) -> Option<Arc<Catalog>> {
+        let identity = lock(&self.logins).get(login).cloned()?;
+        self.catalog(&identity)
+    }
+
+    pub(crate) fn catalog(&self, identity: &str) -> Option<Arc<Catalog>> {
+        let catalog = lock(&self.catalogs).get(identity).cloned()?;
+        let age = self.options().catalog_max_age;
+        (catalog.epoch == self.epoch() && catalog.read_at.elapsed() <= age).then_some(catalog)
+    }
+
+    pub(crate) fn publish(&self, catalog: &Arc<Catalog>, login: Option<&str>) {
+        lock(&self.catalogs).insert(catalog.identity.clone(), Arc::clone(catalog));
+        if let Some(login) = login {
+            lock(&self.logins).insert(login.to_owned(), catalog.identity.clone());
+        }
+    }
+
+    /// Whether this is the first time that this table meets this reason.
+    pub(crate) fn is_news(&self, table: &str, reason: Reason) -> bool {
+        lock(&self.warned).insert((table.to_owned(), reason))
+    }
+}
+
+/// A panic while a lock was held leaves counters at worst one off, and a stock that lost ids.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Splits a connection string into where it leads (host, port and database) and the rest.
+///
+/// Both forms that libpq takes are understood; a string that is neither stands for itself.
+fn split(url: &str) -> (String, String) {
+    let uri = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+    let Some(rest) = uri else { return split_words(url) };
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user.split_once(':').map_or(user, |(user, _)| user);
+    let mut parts = Parts::default();
+    parts.set("host", hosts);
+    parts.set("dbname", database);
+    parts.set("user", user);
+    for pair in query.split('&') {
+        if let Some((key, value)) = pair.split_once('=') {
+            parts.set(key, value);
+        }
+    }
+    parts.finish()
+}
+
+/// `host=… dbname=…`
+fn split_words(words: &str) -> (String, String) {
+    let mut parts = Parts::default();
+    for pair in words.split_whitespace() {
+        match pair.split_once('=') {
+            Some((key, value)) => parts.set(key, value.trim_matches('\'')),
+            None => return (words.to_owned(), String::new()),
+        }
+    }
+    parts.finish()
+}
+
+#[derive(Default)]
+struct Parts {
+    host: String,
+    port: String,
+    database: String,
+    login: Vec<String>,
+}
+
+impl Parts {
+    fn set(&mut self, key: &str, value: &str) {
+        match key {
+            // Only what may decide about the role or the settings belongs to the login.
+            "password" | "sslmode" | "gssencmode" | "connect_timeout" | "application_name" => {}
+            _ if value.is_empty() => {}
+            "host" => match value.rsplit_once(':') {
+                Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                    self.host = host.to_owned();
+                    self.port = port.to_owned();
+                }
+                _ => self.host = value.to_owned(),
+            },
+            "port" => self.port = value.to_owned(),
+            "dbname" => self.database = value.to_owned(),
+            _ => self.login.push(format!("{key}={value}")),
+        }
+    }
+
+    fn finish(mut self) -> (String, String) {
+        self.login.sort();
+        let port = if self.port.is_empty() { "5432" } else { &self.port };
+        (format!("{}:{port}/{}", self.host, self.database), self.login.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_database_is_found_however_its_address_is_written() {
+        let place = |url| split(url).0;
+        assert_eq!(place("postgres://me:secret@db.example:5433/shop"), "db.example:5433/shop");
+        assert_eq!(place("postgresql://other@db.example:5433/shop?sslmode=disable"), "db.example:5433/shop");
+        assert_eq!(place("host=db.example port=5433 dbname=shop user=me"), "db.example:5433/shop");
+        assert_eq!(place("postgres://db.example/shop"), "db.example:5432/shop");
+        assert_eq!(place("postgres:///shop?host=/tmp/sockets&port=5499"), "/tmp/sockets:5499/shop");
+    }
+
+    #[test]
+    fn another_user_or_other_settings_are_another_login() {
+        let login = |url| split(url).1;
+        assert_eq!(login("postgres://me:secret@h/d"), login("postgres://me:other@h/d?sslmode=require"));
+        assert_ne!(login("postgres://me@h/d"), login("postgres://you@h/d"));
+        assert_ne!(login("postgres://me@h/d"), login("postgres://me@h/d?options=-csearch_path%3Dx"));
+    }
+}

@@ -1,0 +1,401 @@
+//! Insert + table → may it wait? Or the reason why not: the rules of DESIGN.md §2.1.
+//!
+//! What can be said without the values is said once per statement, in a [`Plan`]; [`Plan::check`] applies the rest to
+//! the values of one execution.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::answer::Field;
+use crate::catalog::{Catalog, Clock, Column, Default, Table, TypeKind};
+use crate::defaults;
+use crate::options::BatchOptions;
+use crate::recognise::{Insert, Literal, Recognised, Returned, TypeName, Value};
+use crate::statement::{BindType, Binds, oid};
+use crate::stored::{self, Rule, Stored};
+
+/// Why an INSERT was sent at once, or why a table is not batched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Not in an explicit transaction.
+    NotInTransaction,
+    /// The transaction is read-only.
+    ReadOnly,
+    /// The transaction is aborted; Postgres says so itself.
+    Aborted,
+    /// The catalog could not be read.
+    CatalogUnreadable,
+    /// Not `INSERT INTO table (columns) VALUES (…)`.
+    Form,
+    /// `ON CONFLICT`.
+    OnConflict,
+    /// A value is neither a bind, a literal nor `DEFAULT`.
+    Expression,
+    /// A literal whose stored form only Postgres knows.
+    Literal,
+    /// `RETURNING` asks for more than plain columns.
+    Returning,
+    /// The table or one of the columns is not in the catalog.
+    Unknown,
+    /// The options leave the table out.
+    Excluded,
+    /// A view, a foreign table, or one with foreign partitions.
+    NotATable,
+    /// The table has a trigger for INSERT.
+    Trigger,
+    /// The table has a rule for INSERT.
+    Rule,
+    /// Row-level security applies to this role.
+    RowSecurity,
+    /// The role may not insert, or may not read what RETURNING asks for.
+    NoPrivilege,
+    /// A CHECK constraint calls a function that may look at other rows or at the clock.
+    CheckCalls,
+    /// A value is given for a generated column or a GENERATED ALWAYS identity.
+    Generated,
+    /// A column that is left out has a default that would give another value later.
+    VolatileDefault,
+    /// A default is an expression around `nextval`.
+    SequenceExpression,
+    /// The sequence behind a default starts again at its end.
+    SequenceCycles,
+    /// The role may not use the sequence behind a default.
+    SequencePrivilege,
+    /// The sequence behind an identity column was not found.
+    SequenceUnknown,
+    /// A bind's type, or its cast, is not the column's.
+    Cast,
+    /// NULL for a column that takes none.
+    Null,
+    /// Postgres would round, cut or refuse the value.
+    ValueDoesNotFit,
+    /// `RETURNING` asks for something that only Postgres knows.
+    AnswerUnknown,
+    /// The first insert that wants ids or `now()`: reserving would cost as much as sending.
+    FirstUse,
+    /// The sequence is at its end, or nearly.
+    NoIds,
+    /// Larger than the whole budget.
+    LargerThanBudget,
+}
+
+impl Reason {
+    /// Whether a user can do something about it, so that it is worth a warning.
+    pub(crate) fn is_worth_telling(self) -> bool {
+        !matches!(
+            self,
+            Self::NotInTransaction | Self::ReadOnly | Self::Aborted | Self::FirstUse | Self::Null | Self::Excluded
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotInTransaction => "not in an explicit transaction",
+            Self::ReadOnly => "the transaction is read-only",
+            Self::Aborted => "the transaction is aborted",
+            Self::CatalogUnreadable => "the catalog could not be read",
+            Self::Form => "not a plain INSERT … VALUES",
+            Self::OnConflict => "ON CONFLICT",
+            Self::Expression => "a value is an expression",
+            Self::Literal => "a literal that only Postgres can convert",
+            Self::Returning => "RETURNING asks for more than plain columns",
+            Self::Unknown => "the catalog does not know the table or a column",
+            Self::Excluded => "left out by BatchOptions::exclude",
+            Self::NotATable => "a view or a foreign table",
+            Self::Trigger => "a trigger for INSERT",
+            Self::Rule => "a rule for INSERT",
+            Self::RowSecurity => "row-level security applies to this role",
+            Self::NoPrivilege => "the role lacks the INSERT or SELECT privilege",
+            Self::CheckCalls => "a CHECK constraint calls a function that is not immutable",
+            Self::Generated => "a value is given for a generated column",
+            Self::VolatileDefault => "a default would give another value later",
+            Self::SequenceExpression => "a default is an expression around nextval",
+            Self::SequenceCycles => "the sequence cycles",
+            Self::SequencePrivilege => "the role lacks the USAGE privilege on the sequence",
+            Self::SequenceUnknown => "the sequence of an identity column was not found",
+            Self::Cast => "a bind's type is not the column's",
+            Self::Null => "NULL for a NOT NULL column",
+            Self::ValueDoesNotFit => "Postgres would round, cut or refuse a value",
+            Self::AnswerUnknown => "RETURNING asks for a value that only Postgres knows",
+            Self::FirstUse => "the first insert that wants ids or now()",
+            Self::NoIds => "no ids could be reserved from the sequence",
+            Self::LargerThanBudget => "larger than the budget",
+        })
+    }
+}
+
+/// How an INSERT statement waits: made once per statement, bind types and catalog.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub recognised: Arc<Recognised>,
+    pub catalog: Arc<Catalog>,
+    pub table: Arc<Table>,
+    types: Vec<BindType>,
+    /// For each value of a row: its column in the table, and how it is bound.
+    pub slots: Vec<Slot>,
+    /// For each column of the table: its slot.
+    pub slot_of: Vec<Option<usize>>,
+    /// Columns that the statement does not mention.
+    pub left_out: Vec<usize>,
+    /// What RETURNING asks for: columns of the table.
+    pub output: Vec<usize>,
+    pub fields: Arc<[Field]>,
+    /// For each column of the table: whether RETURNING asks for it.
+    pub asked: Vec<bool>,
+    /// For each column of the table: what it is if it is left to its default, where that is a constant.
+    pub constants: Vec<Option<Constant>>,
+}
+
+/// One column of a statement.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub column: usize,
+    /// The type that the column's values are bound with; the column's own where none is bound.
+    pub bind: BindType,
+    pub cast: Option<TypeName>,
+    rule: Option<Rule>,
+    /// Ids are widened, so that those that the program binds and those that were reserved go together.
+    pub widen: bool,
+}
+
+/// A default that is the same for every row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Constant {
+    Null,
+    Bytes(Vec<u8>),
+}
+
+/// What is known of one value of one row after the checks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    Null,
+    /// A bind, by its index, and what is stored for it.
+    Bind(usize, Stored),
+    /// A literal's bytes.
+    Bytes(Vec<u8>),
+    Default,
+}
+
+impl Plan {
+    /// Whether the plan was made for this statement, these bind types and this catalog.
+    pub(crate) fn is_for(&self, recognised: &Arc<Recognised>, types: &[BindType], catalog: &Arc<Catalog>) -> bool {
+        Arc::ptr_eq(&self.recognised, recognised) && self.types == types && Arc::ptr_eq(&self.catalog, catalog)
+    }
+
+    /// Decides what can be decided without the values.
+    pub(crate) fn make(
+        recognised: &Arc<Recognised>,
+        insert: &Insert,
+        table: &Arc<Table>,
+        catalog: &Arc<Catalog>,
+        types: &[BindType],
+        options: &BatchOptions,
+    ) -> Result<Self, Reason> {
+        if options.excludes(&table.schema, &table.name) {
+            return Err(Reason::Excluded);
+        }
+        if let Some(reason) = table.unfit {
+            return Err(reason);
+        }
+        let columns = mentioned(insert, table)?;
+        let left_out: Vec<usize> = (0..table.columns.len()).filter(|column| !columns.contains(column)).collect();
+        let slots = columns
+            .iter()
+            .enumerate()
+            .map(|(at, &column)| slot(insert, at, column, table, types))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (output, fields) = output(insert, table)?;
+        if !output.is_empty() && !table.can_select {
+            return Err(Reason::NoPrivilege);
+        }
+        let asked: Vec<bool> = (0..table.columns.len()).map(|column| output.contains(&column)).collect();
+        let constants = table.columns.iter().map(|column| constant(column, catalog)).collect();
+        let slot_of = (0..table.columns.len()).map(|column| columns.iter().position(|&c| c == column)).collect();
+        let plan = Self {
+            recognised: Arc::clone(recognised),
+            catalog: Arc::clone(catalog),
+            table: Arc::clone(table),
+            types: types.to_vec(),
+            slots,
+            slot_of,
+            left_out,
+            output,
+            fields: fields.into(),
+            asked,
+            constants,
+        };
+        plan.left_out.iter().try_for_each(|&column| plan.default_may_wait(column))?;
+        Ok(plan)
+    }
+
+    /// Applies the rules to the values of one execution. `out` gets a row's slots one after the other.
+    pub(crate) fn check(&self, insert: &Insert, binds: &Binds, out: &mut Vec<Checked>) -> Result<(), Reason> {
+        out.clear();
+        for (at, value) in insert.values.iter().enumerate() {
+            let slot = &self.slots[at % insert.width];
+            out.push(self.check_value(slot, value, binds)?);
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, slot: &Slot, value: &Value, binds: &Binds) -> Result<Checked, Reason> {
+        let column = &self.table.columns[slot.column];
+        match value {
+            Value::Default => self.default_may_wait(slot.column).map(|()| Checked::Default),
+            Value::Literal(literal) => match stored::literal(literal, column, &self.catalog)? {
+                None => null(column),
+                Some(bytes) => {
+                    match stored::rule(column.type_oid, None, column)?.apply(&bytes, column, &self.catalog, true)? {
+                        Stored::Becomes(stored) => Ok(Checked::Bytes(stored)),
+                        Stored::Same => Ok(Checked::Bytes(bytes)),
+                        Stored::Unknown => Err(Reason::Literal),
+                    }
+                }
+            },
+            Value::Bind { index, .. } => match binds.values.get(*index) {
+                None => Err(Reason::Form),
+                Some(None) => null(column),
+                Some(Some(bytes)) => {
+                    let rule = slot.rule.ok_or(Reason::Cast)?;
+                    let asked = self.asked[slot.column];
+                    let stored = rule.apply(bytes, column, &self.catalog, asked)?;
+                    if asked && stored == Stored::Unknown {
+                        return Err(Reason::AnswerUnknown);
+                    }
+                    Ok(Checked::Bind(*index, stored))
+                }
+            },
+        }
+    }
+
+    /// Whether leaving this column to its default gives the same row later, and the answer that is asked for.
+    fn default_may_wait(&self, at: usize) -> Result<(), Reason> {
+        let column = &self.table.columns[at];
+        if column.generated {
+            return if self.asked[at] { Err(Reason::AnswerUnknown) } else { Ok(()) };
+        }
+        match &column.default {
+            Default::Null if column.not_null => Err(Reason::Null),
+            Default::Unfit(reason) => Err(*reason),
+            Default::Constant(_) if self.asked[at] && self.constants[at].is_none() => Err(Reason::AnswerUnknown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an answer needs the transaction's `now()`, for columns left to their default.
+    pub(crate) fn clock(&self, at: usize) -> Option<Clock> {
+        match &self.table.columns[at].default {
+            Default::Now(clock, _) if self.asked[at] => Some(*clock),
+            _ => None,
+        }
+    }
+}
+
+fn null(column: &Column) -> Result<Checked, Reason> {
+    if column.not_null { Err(Reason::Null) } else { Ok(Checked::Null) }
+}
+
+/// The table's columns that the values are for.
+fn mentioned(insert: &Insert, table: &Table) -> Result<Vec<usize>, Reason> {
+    if table.columns.is_empty() {
+        return Err(Reason::Form);
+    }
+    if insert.columns.is_empty() {
+        return if insert.width <= table.columns.len() { Ok((0..insert.width).collect()) } else { Err(Reason::Form) };
+    }
+    let columns: Option<Vec<usize>> = insert.columns.iter().map(|name| table.column(name)).collect();
+    let columns = columns.ok_or(Reason::Unknown)?;
+    let is_twice = |(at, column): (usize, &usize)| columns[..at].contains(column);
+    if columns.iter().enumerate().any(is_twice) { Err(Reason::Form) } else { Ok(columns) }
+}
+
+fn slot(insert: &Insert, at: usize, column: usize, table: &Table, types: &[BindType]) -> Result<Slot, Reason> {
+    let definition = &table.columns[column];
+    let mut bound: Option<(BindType, &Option<TypeName>)> = None;
+    let mut has_literal = false;
+    for row in 0..insert.rows {
+        match &insert.values[row * insert.width + at] {
+            Value::Default => continue,
+            Value::Literal(Literal::Null) => {}
+            Value::Literal(_) => has_literal = true,
+            Value::Bind { index, cast } => {
+                let bind = *types.get(*index).ok_or(Reason::Form)?;
+                match bound {
+                    None => bound = Some((bind, cast)),
+                    Some(before) if before == (bind, cast) => {}
+                    Some(_) => return Err(Reason::Cast),
+                }
+            }
+        }
+        if definition.generated || definition.always_identity {
+            return Err(Reason::Generated);
+        }
+    }
+    if has_literal && bound.is_some() {
+        return Err(Reason::Literal);
+    }
+    let own = BindType { oid: definition.type_oid, array_oid: definition.array_oid };
+    let Some((bind, cast)) = bound else {
+        let widen = is_id(definition);
+        return Ok(Slot { column, bind: if widen { ID } else { own }, cast: None, rule: None, widen });
+    };
+    let rule = stored::rule(bind.oid, cast.as_ref(), definition)?;
+    let widen = is_id(definition) && cast.is_none() && matches!(rule, Rule::Integer(_));
+    Ok(Slot { column, bind: if widen { ID } else { bind }, cast: cast.clone(), rule: Some(rule), widen })
+}
+
+/// The type that ids are sent with.
+pub(crate) const ID: BindType = BindType { oid: oid::INT8, array_oid: oid::INT8_ARRAY };
+
+fn is_id(column: &Column) -> bool {
+    matches!(column.default, Default::Sequence(_)) && matches!(column.base_oid, oid::INT2 | oid::INT4 | oid::INT8)
+}
+
+fn output(insert: &Insert, table: &Table) -> Result<(Vec<usize>, Vec<Field>), Reason> {
+    let mut columns = Vec::new();
+    let mut fields = Vec::new();
+    for item in &insert.returning {
+        match item {
+            Returned::All => {
+                for (at, column) in table.columns.iter().enumerate() {
+                    columns.push(at);
+                    fields.push(Field { name: column.name.clone(), type_oid: column.base_oid });
+                }
+            }
+            Returned::Column { name, alias, cast } => {
+                let at = table.column(name).ok_or(Reason::Returning)?;
+                let column = &table.columns[at];
+                let type_oid = match cast {
+                    None => column.base_oid,
+                    Some(cast) if stored::names_type(&cast.name, &column.type_name) => column.base_oid,
+                    // An enum's binary form is its label.
+                    Some(cast) if column.kind == TypeKind::Enum && cast.name == "text" => oid::TEXT,
+                    Some(_) => return Err(Reason::Returning),
+                };
+                columns.push(at);
+                fields.push(Field { name: alias.as_ref().unwrap_or(name).clone(), type_oid });
+            }
+        }
+    }
+    Ok((columns, fields))
+}
+
+fn constant(column: &Column, catalog: &Catalog) -> Option<Constant> {
+    match &column.default {
+        Default::Null if !column.generated => Some(Constant::Null),
+        Default::Constant(expression) => {
+            let literal = defaults::literal(expression)?;
+            let Some(bytes) = stored::literal(&literal, column, catalog).ok()? else { return Some(Constant::Null) };
+            let rule = stored::rule(column.type_oid, None, column).ok()?;
+            match rule.apply(&bytes, column, catalog, true).ok()? {
+                Stored::Same => Some(Constant::Bytes(bytes)),
+                Stored::Becomes(stored) => Some(Constant::Bytes(stored)),
+                Stored::Unknown => None,
+            }
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,238 @@
+//! Reserved ids: taken from sequences in blocks, given out in order.
+//!
+//! The stock belongs to the database, so that what one connection leaves over serves the next (DESIGN.md §2.4).
+
+use std::collections::{HashMap, VecDeque};
+
+/// How many ids the first block of a sequence has.
+const FIRST_BLOCK: u32 = 64;
+/// By how much the next block is larger than one that was used up.
+const GROWTH: u32 = 16;
+
+/// Ids at hand, by sequence.
+#[derive(Debug, Default)]
+pub(crate) struct Stock {
+    sequences: HashMap<u32, Shelf>,
+    /// Ids that were thrown away because the sequence had moved on.
+    pub discarded: u64,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    /// In the order in which the sequence gives them.
+    ids: VecDeque<i64>,
+    descending: bool,
+    /// How many ids to reserve next time.
+    block: u32,
+    /// Ids given out since the last block came.
+    used: u32,
+    /// Whether an insert has wanted an id before: the first one is sent as it is.
+    wanted: bool,
+    /// Whether an id was ever asked for: then rows whose id nobody asks for get theirs from here too, or they would
+    /// come later in the sequence than rows created after them.
+    asked: bool,
+}
+
+/// A connection's own position in a sequence: it never gets a lower id after a higher one.
+pub(crate) type Positions = HashMap<u32, i64>;
+
+/// What an insert needs of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub sequence: u32,
+    pub descending: bool,
+    pub count: usize,
+}
+
+impl Stock {
+    /// Takes the ids that `needs` ask for, all of them or none.
+    pub(crate) fn take(&mut self, needs: &[Need], positions: &mut Positions, out: &mut Vec<VecDeque<i64>>) -> bool {
+        let enough = needs.iter().all(|need| {
+            let shelf = self.shelf(need.sequence, need.descending);
+            let from = shelf.first_after(positions.get(&need.sequence));
+            shelf.ids.len() - from >= need.count
+        });
+        if !enough {
+            return false;
+        }
+        for need in needs {
+            let shelf = self.shelf(need.sequence, need.descending);
+            let from = shelf.first_after(positions.get(&need.sequence));
+            let ids: VecDeque<i64> = shelf.ids.drain(from..from + need.count).collect();
+            shelf.used = shelf.used.saturating_add(need.count as u32);
+            if let Some(&last) = ids.back() {
+                positions.insert(need.sequence, last);
+            }
+            out.push(ids);
+        }
+        true
+    }
+
+    /// Whether there are ids of this sequence for a connection at this position.
+    pub(crate) fn has_any(&mut self, sequence: u32, descending: bool, position: Option<&i64>) -> bool {
+        let shelf = self.shelf(sequence, descending);
+        shelf.first_after(position) < shelf.ids.len()
+    }
+
+    /// Notes that an insert wants an id; `false` the first time ever.
+    pub(crate) fn wanted_before(&mut self, sequence: u32, descending: bool) -> bool {
+        std::mem::replace(&mut self.shelf(sequence, descending).wanted, true)
+    }
+
+    pub(crate) fn is_asked(&mut self, sequence: u32, descending: bool) -> bool {
+        self.shelf(sequence, descending).asked
+    }
+
+    pub(crate) fn set_asked(&mut self, sequence: u32, descending: bool) {
+        self.shelf(sequence, descending).asked = true;
+    }
+
+    /// How many ids to reserve when `needed` are missing.
+    pub(crate) fn block(&mut self, sequence: u32, descending: bool, needed: usize, max: u32) -> u32 {
+        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+        self.shelf(sequence, descending).block.min(max).max(needed)
+    }
+
+    /// Adds a block that the sequence gave.
+    pub(crate) fn add(&mut self, sequence: u32, ids: impl Iterator<Item = i64>, max: u32) {
+        // Whoever reserved has made the shelf by asking for the block's size.
+        let Some(shelf) = self.sequences.get_mut(&sequence) else { return };
+        shelf.block = shelf.block.saturating_mul(GROWTH).min(max);
+        shelf.used = 0;
+        shelf.ids.extend(ids);
+        let descending = shelf.descending;
+        shelf.ids.make_contiguous().sort_unstable_by(|a, b| if descending { b.cmp(a) } else { a.cmp(b) });
+    }
+
+    /// The sequence was advanced by others: later ids must not be lower than what it has given since.
+    pub(crate) fn discard(&mut self, sequence: u32) {
+        if let Some(shelf) = self.sequences.get_mut(&sequence) {
+            self.discarded += shelf.discard();
+        }
+    }
+
+    pub(crate) fn discard_all(&mut self) {
+        for shelf in self.sequences.values_mut() {
+            self.discarded += shelf.discard();
+        }
+    }
+
+    /// Ids at hand, over all sequences.
+    pub(crate) fn len(&self) -> usize {
+        self.sequences.values().map(|shelf| shelf.ids.len()).sum()
+    }
+
+    fn shelf(&mut self, sequence: u32, descending: bool) -> &mut Shelf {
+        self.sequences.entry(sequence).or_insert_with(|| Shelf {
+            ids: VecDeque::new(),
+            descending,
+            block: FIRST_BLOCK,
+            used: 0,
+            wanted: false,
+            asked: false,
+        })
+    }
+}
+
+impl Shelf {
+    fn first_after(&self, position: Option<&i64>) -> usize {
+        let Some(&position) = position else { return 0 };
+        let is_past = |id: i64| if self.descending { id < position } else { id > position };
+        if self.ids.front().is_none_or(|&id| is_past(id)) {
+            return 0;
+        }
+        self.ids.partition_point(|&id| !is_past(id))
+    }
+
+    fn discard(&mut self) -> u64 {
+        let left = self.ids.len() as u64;
+        if left > 0 {
+            // Blocks follow use, so that a table whose inserts often go past the stock wastes few ids.
+            self.block = self.used.saturating_mul(2).clamp(1, FIRST_BLOCK);
+        }
+        self.ids.clear();
+        self.used = 0;
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEQUENCE: u32 = 7;
+
+    fn need(count: usize) -> [Need; 1] {
+        [Need { sequence: SEQUENCE, descending: false, count }]
+    }
+
+    fn take(stock: &mut Stock, positions: &mut Positions, count: usize) -> Option<Vec<i64>> {
+        let mut out = Vec::new();
+        stock.take(&need(count), positions, &mut out).then(|| out.into_iter().flatten().collect())
+    }
+
+    fn stocked(ids: impl IntoIterator<Item = i64>) -> Stock {
+        let mut stock = Stock::default();
+        stock.block(SEQUENCE, false, 1, 4096);
+        stock.add(SEQUENCE, ids.into_iter(), 4096);
+        stock
+    }
+
+    #[test]
+    fn ids_are_given_out_in_order_and_once() {
+        let mut stock = stocked([5, 6, 7]);
+        let mut positions = Positions::new();
+        assert_eq!(take(&mut stock, &mut positions, 2), Some(vec![5, 6]));
+        assert_eq!(take(&mut stock, &mut positions, 1), Some(vec![7]));
+        assert_eq!(take(&mut stock, &mut positions, 1), None);
+    }
+
+    #[test]
+    fn too_few_ids_are_left_where_they_are() {
+        let mut stock = stocked([5, 6]);
+        assert_eq!(take(&mut stock, &mut Positions::new(), 3), None);
+        assert_eq!(stock.len(), 2);
+    }
+
+    #[test]
+    fn a_connection_never_gets_a_lower_id_after_a_higher_one() {
+        let mut stock = stocked([5, 6, 70, 71]);
+        let mut ahead = Positions::from([(SEQUENCE, 69)]);
+        assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![70]));
+        assert_eq!(take(&mut stock, &mut Positions::new(), 2), Some(vec![5, 6]));
+        assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![71]));
+    }
+
+    #[test]
+    fn blocks_grow_with_use_up_to_their_limit() {
+        let mut stock = Stock::default();
+        let sizes: Vec<u32> = (0..4)
+            .map(|_| {
+                let size = stock.block(SEQUENCE, false, 1, 4096);
+                stock.add(SEQUENCE, 0..i64::from(size), 4096);
+                size
+            })
+            .collect();
+        assert_eq!(sizes, [64, 1024, 4096, 4096]);
+    }
+
+    #[test]
+    fn blocks_shrink_when_their_ids_are_thrown_away() {
+        let mut stock = stocked(1..=64);
+        take(&mut stock, &mut Positions::new(), 3);
+        stock.discard(SEQUENCE);
+        assert_eq!(stock.discarded, 61);
+        assert_eq!(stock.block(SEQUENCE, false, 1, 4096), 6);
+    }
+
+    #[test]
+    fn descending_sequences_give_the_highest_id_first() {
+        let mut stock = Stock::default();
+        stock.block(SEQUENCE, true, 1, 4096);
+        stock.add(SEQUENCE, [-2, -1, -3].into_iter(), 4096);
+        let mut out = Vec::new();
+        let need = [Need { sequence: SEQUENCE, descending: true, count: 2 }];
+        assert!(stock.take(&need, &mut Positions::new(), &mut out));
+        assert_eq!(out, [VecDeque::from([-1, -2])]);
+    }
+}

@@ -1,0 +1,124 @@
+//! What can be chosen when batching is turned on.
+
+use std::time::Duration;
+
+/// Options for `enable_batch_inserts_with`.
+///
+/// ```
+/// use batch_core::BatchOptions;
+///
+/// let options = BatchOptions::new().max_rows(1_000).exclude("audit_log");
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchOptions {
+    pub(crate) max_rows: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_id_block: u32,
+    pub(crate) catalog_max_age: Duration,
+    pub(crate) nested: Nested,
+    pub(crate) excluded: Vec<String>,
+}
+
+/// What the end of a nested transaction (a savepoint) does with the rows that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nested {
+    /// Its start and its end flush, so that an error inside comes out of the nested call.
+    #[default]
+    Flush,
+    /// A nested transaction in which nothing but waiting inserts happened costs nothing: its rows wait on with those
+    /// around it, and an error comes from the outer flush. Rolling it back discards its rows, as always.
+    Merge,
+}
+
+impl BatchOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            max_rows: 10_000,
+            max_bytes: 8 << 20,
+            max_id_block: 4_096,
+            catalog_max_age: Duration::from_secs(300),
+            nested: Nested::Flush,
+            excluded: Vec::new(),
+        }
+    }
+
+    /// Sends pending rows when there are this many of them.
+    ///
+    /// Defaults to 10,000.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `rows` is 0.
+    pub fn max_rows(mut self, rows: usize) -> Self {
+        assert!(rows > 0, "a budget of no rows would send every row at once: leave batching off instead");
+        self.max_rows = rows;
+        self
+    }
+
+    /// Sends pending rows when they take this many bytes. A statement that alone is larger is sent as it is.
+    ///
+    /// Defaults to 8 MiB.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `bytes` is 0.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        assert!(bytes > 0, "a budget of no bytes would send every row at once: leave batching off instead");
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Reserves at most this many ids of one sequence at a time. Blocks start small and grow with use; what is left
+    /// of them when the process ends stays unused, as after a rollback.
+    ///
+    /// Defaults to 4,096.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `ids` is 0.
+    pub fn max_id_block(mut self, ids: u32) -> Self {
+        assert!(ids > 0, "an id block needs at least one id");
+        self.max_id_block = ids;
+        self
+    }
+
+    /// Reads the catalog again when it is older than this and a transaction begins. Changes that this process makes
+    /// itself are noticed at once.
+    ///
+    /// Defaults to five minutes.
+    pub fn catalog_max_age(mut self, age: Duration) -> Self {
+        self.catalog_max_age = age;
+        self
+    }
+
+    /// What the end of a nested transaction does with the rows that wait.
+    ///
+    /// Defaults to [`Nested::Flush`].
+    pub fn nested(mut self, nested: Nested) -> Self {
+        self.nested = nested;
+        self
+    }
+
+    /// Leaves a table out: its inserts are always sent at once. The name is `table` (in any schema) or
+    /// `schema.table`, spelt as the catalog spells it. May be called for several tables.
+    ///
+    /// Defaults to none.
+    pub fn exclude(mut self, table: impl Into<String>) -> Self {
+        self.excluded.push(table.into());
+        self
+    }
+
+    pub(crate) fn excludes(&self, schema: &str, name: &str) -> bool {
+        self.excluded.iter().any(|excluded| match excluded.split_once('.') {
+            Some((s, n)) => s == schema && n == name,
+            None => excluded == name,
+        })
+    }
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,96 @@
+//! Asks the server for what answers need, in one statement for everything: ids, the transaction's `now()`, and whether
+//! the session's settings are still those that the catalog was read with.
+
+use crate::catalog::IDENTITY_SQL;
+use crate::flush::integer_array;
+use crate::statement::{Param, Purpose, Query, TextRow, oid};
+
+/// The transaction's start time as Postgres sends it, in each form that a default may take.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    pub instant: Vec<u8>,
+    pub local: Vec<u8>,
+    pub date: Vec<u8>,
+}
+
+/// What the server answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub identity: Option<String>,
+    pub clocks: Option<Clocks>,
+    /// By sequence.
+    pub ids: Vec<(u32, Vec<i64>)>,
+}
+
+/// Reserves `(sequence, count)` ids. The text is always the same, so that it is prepared once.
+///
+/// Near its end a sequence gives fewer: asking for more than it has would be an error, and abort the transaction.
+pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
+    let sql = "\
+SELECT 'session', {identity}
+UNION ALL
+SELECT 'now', encode(timestamptz_send(now()), 'hex') || ' ' || encode(timestamp_send(localtimestamp), 'hex')
+    || ' ' || encode(date_send(current_date), 'hex')
+UNION ALL
+SELECT 'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
+    SELECT wanted.seq, nextval(wanted.seq::regclass) AS id
+    FROM unnest($1::oid[], $2::int4[]) AS wanted (seq, count)
+    JOIN pg_catalog.pg_sequence s ON s.seqrelid = wanted.seq,
+    LATERAL (SELECT COALESCE(pg_sequence_last_value(wanted.seq::regclass), s.seqstart - s.seqincrement)::numeric AS at) last,
+    LATERAL generate_series(1, LEAST(wanted.count, GREATEST(0, trunc(
+        CASE WHEN s.seqincrement > 0 THEN s.seqmax - last.at ELSE last.at - s.seqmin END / abs(s.seqincrement)
+    )))::int4)
+) taken GROUP BY taken.seq";
+    let mut query = Query::new(Purpose::Ask, sql.replace("{identity}", IDENTITY_SQL));
+    let sequences = integer_array(oid::OID, requests.iter().map(|(sequence, _)| *sequence));
+    let counts = integer_array(oid::INT4, requests.iter().map(|(_, count)| *count));
+    query.params = vec![
+        Param { type_oid: oid::OID_ARRAY, value: Some(sequences) },
+        Param { type_oid: oid::INT4_ARRAY, value: Some(counts) },
+    ];
+    query
+}
+
+/// Reads the rows that [`query`] brought; what cannot be understood is left out.
+pub(crate) fn read(rows: &[TextRow]) -> Reservation {
+    let mut reservation = Reservation::default();
+    for row in rows {
+        let [Some(what), Some(value)] = row.as_slice() else { continue };
+        match what.as_str() {
+            "session" => reservation.identity = Some(value.clone()),
+            "now" => reservation.clocks = clocks(value),
+            _ => {
+                let sequence = what.strip_prefix("ids ").and_then(|oid| oid.parse().ok());
+                let ids = value.split(' ').map(str::parse).collect::<Result<Vec<i64>, _>>();
+                if let (Some(sequence), Ok(ids)) = (sequence, ids) {
+                    reservation.ids.push((sequence, ids));
+                }
+            }
+        }
+    }
+    reservation
+}
+
+fn clocks(value: &str) -> Option<Clocks> {
+    let mut parts = value.split(' ').map(unhex);
+    let (instant, local, date) = (parts.next()??, parts.next()??, parts.next()??);
+    Some(Clocks { instant, local, date })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_read_from_its_rows() {
+        let row = |what: &str, value: &str| vec![Some(what.to_owned()), Some(value.to_owned())];
+        let read = read(&[row("session", "me"), row("now", "0102 03 ff"), row("ids 77", "5 6 9")]);
+        assert_eq!(read.identity.as_deref(), Some("me"));
+        assert_eq!(read.clocks, Some(Clocks { instant: vec![1, 2], local: vec![3], date: vec![255] }));
+        assert_eq!(read.ids, [(77, vec![5, 6, 9])]);
+    }
+}

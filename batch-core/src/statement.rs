@@ -1,0 +1,99 @@
+//! SQL text and binds, in and out.
+
+/// A statement that the engine wants run on the connection.
+///
+/// Parameters are in Postgres' binary format with their types declared, so that the adapter only hands them over.
+/// What comes back are rows of text columns (see [`TextRow`]); a flush returns none.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The statement, with `$1`, `$2`, … for the parameters.
+    pub sql: String,
+    /// The parameters, in the order of their numbers.
+    pub params: Vec<Param>,
+    /// Whether the same text will come again, so that preparing it once pays.
+    pub cacheable: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+impl Query {
+    pub(crate) fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose }
+    }
+}
+
+/// What a [`Query`] is for, and with it how the adapter should run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A `SELECT` of text columns whose rows the engine needs.
+    Ask,
+    /// Pending rows: prepared, returns no rows.
+    Flush,
+    /// Transaction control, without parameters: a simple query.
+    Control,
+}
+
+/// One row of an answer to [`Purpose::Ask`]: text columns, or NULL.
+pub type TextRow = Vec<Option<String>>;
+
+/// A parameter in Postgres' binary format.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// The type's oid.
+    pub type_oid: u32,
+    /// The value's bytes, or `None` for NULL.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The type of a bind parameter: its oid and the oid of its array type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BindType {
+    /// `pg_type.oid`.
+    pub oid: u32,
+    /// `pg_type.typarray`, or 0 where there is none or it is not known.
+    pub array_oid: u32,
+}
+
+/// The bind parameters of one statement, in Postgres' binary format.
+#[derive(Clone, Debug, Default)]
+pub struct Binds {
+    /// A type for each parameter.
+    pub types: Vec<BindType>,
+    /// A value for each parameter; `None` is NULL.
+    pub values: Vec<Option<Vec<u8>>>,
+}
+
+/// Oids of built-in types, which are the same in every database (`pg_type.dat`).
+pub(crate) mod oid {
+    pub(crate) const BOOL: u32 = 16;
+    pub(crate) const BYTEA: u32 = 17;
+    pub(crate) const NAME: u32 = 19;
+    pub(crate) const INT8: u32 = 20;
+    pub(crate) const INT2: u32 = 21;
+    pub(crate) const INT4: u32 = 23;
+    pub(crate) const TEXT: u32 = 25;
+    pub(crate) const OID: u32 = 26;
+    pub(crate) const JSON: u32 = 114;
+    pub(crate) const CIDR: u32 = 650;
+    pub(crate) const FLOAT4: u32 = 700;
+    pub(crate) const FLOAT8: u32 = 701;
+    pub(crate) const MACADDR8: u32 = 774;
+    pub(crate) const MACADDR: u32 = 829;
+    pub(crate) const INET: u32 = 869;
+    pub(crate) const INT4_ARRAY: u32 = 1007;
+    pub(crate) const INT8_ARRAY: u32 = 1016;
+    pub(crate) const BOOL_ARRAY: u32 = 1000;
+    pub(crate) const OID_ARRAY: u32 = 1028;
+    pub(crate) const BPCHAR: u32 = 1042;
+    pub(crate) const VARCHAR: u32 = 1043;
+    pub(crate) const DATE: u32 = 1082;
+    pub(crate) const TIME: u32 = 1083;
+    pub(crate) const TIMESTAMP: u32 = 1114;
+    pub(crate) const TIMESTAMPTZ: u32 = 1184;
+    pub(crate) const INTERVAL: u32 = 1186;
+    pub(crate) const TIMETZ: u32 = 1266;
+    pub(crate) const NUMERIC: u32 = 1700;
+    pub(crate) const UUID: u32 = 2950;
+    pub(crate) const UUID_ARRAY: u32 = 2951;
+    pub(crate) const JSONB: u32 = 3802;
+}

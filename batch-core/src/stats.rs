@@ -1,0 +1,150 @@
+//! What batching did, for a user who asks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::eligible::Reason;
+
+/// Counters of one connection, since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// INSERT statements that the program issued.
+    pub inserts_seen: u64,
+    /// INSERT statements that waited.
+    pub inserts_deferred: u64,
+    /// INSERT statements that were sent at once, by reason.
+    pub inserts_sent: BTreeMap<Reason, u64>,
+    /// Times that pending rows went out, by cause. A flush may be several statements.
+    pub flushes: BTreeMap<FlushCause, u64>,
+    /// Statements by which pending rows went out.
+    pub flush_statements: u64,
+    /// Rows that went out in flushes.
+    pub rows_flushed: u64,
+    /// Rows that a rollback discarded before they were sent.
+    pub rows_discarded: u64,
+    /// Ids that this connection reserved from sequences.
+    pub ids_reserved: u64,
+    /// Ids reserved by any connection to the database that no row has, so far: at hand, or thrown away because the
+    /// sequence moved on.
+    pub ids_unused: u64,
+    /// Times that this connection read the catalog.
+    pub catalog_reads: u64,
+}
+
+/// Why pending rows went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FlushCause {
+    /// Another statement that might see them.
+    Statement,
+    /// An INSERT that could not wait.
+    InsertSentAtOnce,
+    /// The start of a nested transaction.
+    Savepoint,
+    /// The end of a nested transaction.
+    Release,
+    /// The end of the transaction.
+    Commit,
+    /// The program asked for it.
+    Explicit,
+    /// The row or byte budget was reached.
+    Budget,
+    /// A row that an earlier pending row may refer to: that one must fail as it would have.
+    ForeignKey,
+    /// The same column of the same table, bound with another type.
+    BindType,
+    /// Rows whose ids Postgres assigns, before one whose id was reserved.
+    Ids,
+}
+
+impl fmt::Display for FlushCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Statement => "another statement",
+            Self::InsertSentAtOnce => "an insert sent at once",
+            Self::Savepoint => "the start of a nested transaction",
+            Self::Release => "the end of a nested transaction",
+            Self::Commit => "commit",
+            Self::Explicit => "flush()",
+            Self::Budget => "the budget",
+            Self::ForeignKey => "a possible forward reference",
+            Self::BindType => "a change of bind type",
+            Self::Ids => "rows whose ids Postgres assigns",
+        })
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "inserts: {} seen, {} deferred", self.inserts_seen, self.inserts_deferred)?;
+        for (reason, count) in &self.inserts_sent {
+            writeln!(f, "  {count} sent at once: {reason}")?;
+        }
+        let flushes: u64 = self.flushes.values().sum();
+        writeln!(f, "flushes: {flushes}, {} statements, {} rows", self.flush_statements, self.rows_flushed)?;
+        for (cause, count) in &self.flushes {
+            writeln!(f, "  {count} by {cause}")?;
+        }
+        writeln!(f, "rows discarded by rollbacks: {}", self.rows_discarded)?;
+        writeln!(f, "ids: {} reserved, {} unused", self.ids_reserved, self.ids_unused)?;
+        write!(f, "catalog reads: {}", self.catalog_reads)
+    }
+}
+
+/// Whether and how each table is batched: the answer to "why is this table not batched?".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The tables that the connection can reach, by name.
+    pub tables: Vec<TableExplanation>,
+}
+
+/// One table of an [`Explanation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableExplanation {
+    /// `schema.table`
+    pub name: String,
+    /// Why no insert into it waits; `None` where it is batched.
+    pub reason: Option<Reason>,
+    /// The sequences that its ids come from, by column.
+    pub ids: Vec<(String, String)>,
+    /// Columns that must be given a value by the INSERT for it to wait, and why.
+    pub unless_given: Vec<(String, Reason)>,
+}
+
+impl Explanation {
+    /// The table called `name`, as `table` or `schema.table`.
+    pub fn table(&self, name: &str) -> Option<&TableExplanation> {
+        let is_it = |table: &&TableExplanation| {
+            table.name == name || table.name.split_once('.').is_some_and(|(_, n)| n == name)
+        };
+        self.tables.iter().find(is_it)
+    }
+}
+
+impl fmt::Display for TableExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => return write!(f, "{}: not batched: {reason}", self.name),
+            None => write!(f, "{}: batched", self.name)?,
+        }
+        for (column, sequence) in &self.ids {
+            write!(f, ", {column} from {sequence}")?;
+        }
+        for (column, reason) in &self.unless_given {
+            write!(f, ", but not where {column} is left out: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for table in &self.tables {
+            writeln!(f, "{table}")?;
+        }
+        Ok(())
+    }
+}

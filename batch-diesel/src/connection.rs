@@ -1,0 +1,282 @@
+//! [`PgConnection`]: Diesel's connection with the engine in front.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Recognised, Stats};
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, Instrumentation, InstrumentationEvent,
+    LoadConnection, MultiConnectionHelper, SimpleConnection, StrQueryHelper, WithMetadataLookup,
+};
+use diesel::expression::QueryMetadata;
+use diesel::migration::MigrationConnection;
+use diesel::pg::{
+    GetPgMetadataCache, Pg, PgMetadataCache, PgMetadataLookup, PgNotification, PgQueryBuilder, TransactionBuilder,
+};
+use diesel::query_builder::{Query, QueryBuilder, QueryFragment, QueryId};
+use diesel::result::{ConnectionResult, Error, QueryResult};
+use diesel::sql_types::TypeMetadata;
+
+use crate::row::{Cursor, Row};
+use crate::{bind, run};
+
+/// A drop-in for [`diesel::PgConnection`] whose inserts wait for each other once
+/// [`enable_batch_inserts`](crate::enable_batch_inserts) was called; a plain pass-through before.
+#[allow(missing_debug_implementations, reason = "diesel::PgConnection has none")]
+pub struct PgConnection {
+    inner: diesel::PgConnection,
+    batch: Batch,
+    /// What the queries are whose SQL text follows from their type.
+    recognised: HashMap<TypeId, Arc<Recognised>>,
+}
+
+impl PgConnection {
+    /// Like [`diesel::PgConnection::build_transaction`].
+    pub fn build_transaction(&mut self) -> TransactionBuilder<'_, Self> {
+        TransactionBuilder::new(self)
+    }
+
+    /// Like [`diesel::PgConnection::notifications_iter`].
+    pub fn notifications_iter(&mut self) -> impl Iterator<Item = QueryResult<PgNotification>> + '_ {
+        self.inner.notifications_iter()
+    }
+
+    /// Sends the rows that wait.
+    ///
+    /// Not needed for correctness: use it to get the error of a constraint at this point of the program.
+    ///
+    /// # Errors
+    ///
+    /// What Postgres says about the rows; the transaction is then aborted.
+    pub fn flush(&mut self) -> QueryResult<()> {
+        let step = self.batch.flush();
+        run::drive(&mut self.inner, &mut self.batch, step).map(drop)
+    }
+
+    /// What batching did on this connection.
+    pub fn stats(&self) -> Stats {
+        self.batch.stats()
+    }
+
+    /// Whether and how each table is batched, and why not: the answer to "why is this table not batched?".
+    ///
+    /// # Errors
+    ///
+    /// That of the catalog query, if the catalog is not at hand.
+    pub fn explain(&mut self) -> QueryResult<Explanation> {
+        let step = self.batch.explain();
+        run::drive(&mut self.inner, &mut self.batch, step)?;
+        Ok(self.batch.explanation())
+    }
+
+    /// Runs `f` on Diesel's own connection, for code that cannot take another, such as
+    /// [`diesel::copy_to`]`(…).load(conn)`.
+    ///
+    /// Rows that wait are sent before. What `f` does is not seen: it must leave transactions as it found them.
+    ///
+    /// # Errors
+    ///
+    /// That of the flush, or of `f`.
+    pub fn with_diesel<T, E: From<Error>>(
+        &mut self,
+        f: impl FnOnce(&mut diesel::PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.around(Arc::new(Recognised::anything()), f)
+    }
+
+    pub(crate) fn enable(&mut self, options: BatchOptions) -> QueryResult<()> {
+        let step = self.batch.enable(options);
+        run::drive(&mut self.inner, &mut self.batch, step).map(drop)
+    }
+
+    /// Offers `statement`, which never waits, and runs it by `f`.
+    pub(crate) fn around<T, E: From<Error>>(
+        &mut self,
+        statement: Arc<Recognised>,
+        f: impl FnOnce(&mut diesel::PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if !self.batch.is_on() {
+            return f(&mut self.inner);
+        }
+        let step = self.batch.offer(statement, Binds::default());
+        run::drive(&mut self.inner, &mut self.batch, step)?;
+        let result = f(&mut self.inner);
+        self.batch.sent(result.is_ok());
+        result
+    }
+
+    /// Offers a query; `None` where it is to be sent.
+    fn offer<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> QueryResult<Option<Answer>> {
+        let recognised = self.recognise(source);
+        let mut binds = Binds::default();
+        let mut statement = recognised;
+        if self.batch.wants_binds(&statement) {
+            match bind::collect(source, &mut self.inner) {
+                Some(collected) => binds = collected,
+                // Diesel will say what is wrong with the binds.
+                None => statement = Arc::new(Recognised::rows_only()),
+            }
+        }
+        let step = self.batch.offer(statement, binds);
+        let answer = run::drive(&mut self.inner, &mut self.batch, step)?;
+        if answer.is_some() {
+            let query = diesel::debug_query::<Pg, _>(source);
+            self.inner.instrumentation().on_connection_event(InstrumentationEvent::start_query(&query));
+            self.inner.instrumentation().on_connection_event(InstrumentationEvent::finish_query(&query, None));
+        }
+        Ok(answer)
+    }
+
+    fn recognise<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> Arc<Recognised> {
+        // Diesel caches prepared statements by the same rule.
+        let id = T::query_id().filter(|_| source.is_safe_to_cache_prepared(&Pg).unwrap_or(false));
+        if let Some(known) = id.and_then(|id| self.recognised.get(&id)) {
+            return Arc::clone(known);
+        }
+        let mut builder = PgQueryBuilder::new();
+        let recognised = match source.to_sql(&mut builder, &Pg) {
+            Ok(()) => self.batch.recognise(&builder.finish()),
+            Err(_) => Arc::new(Recognised::rows_only()),
+        };
+        if let Some(id) = id {
+            self.recognised.insert(id, Arc::clone(&recognised));
+        }
+        recognised
+    }
+}
+
+impl SimpleConnection for PgConnection {
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        if !self.batch.is_on() {
+            return self.inner.batch_execute(query);
+        }
+        let statement = self.batch.recognise(query);
+        // An INSERT without binds has only literals and defaults: it may wait as well.
+        let step = self.batch.offer(statement, Binds::default());
+        if run::drive(&mut self.inner, &mut self.batch, step)?.is_some() {
+            let query = StrQueryHelper::new(query);
+            self.inner.instrumentation().on_connection_event(InstrumentationEvent::start_query(&query));
+            self.inner.instrumentation().on_connection_event(InstrumentationEvent::finish_query(&query, None));
+            return Ok(());
+        }
+        let result = self.inner.batch_execute(query);
+        self.batch.sent(result.is_ok());
+        result
+    }
+}
+
+impl ConnectionSealed for PgConnection {}
+
+impl Connection for PgConnection {
+    type Backend = Pg;
+    type TransactionManager = AnsiTransactionManager;
+
+    fn establish(database_url: &str) -> ConnectionResult<Self> {
+        let inner = diesel::PgConnection::establish(database_url)?;
+        Ok(Self { inner, batch: Batch::new(database_url), recognised: HashMap::new() })
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Pg> + QueryId,
+    {
+        if !self.batch.is_on() {
+            return self.inner.execute_returning_count(source);
+        }
+        if let Some(answer) = self.offer(source)? {
+            return Ok(answer.count);
+        }
+        let result = self.inner.execute_returning_count(source);
+        self.batch.sent(result.is_ok());
+        result
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        self.inner.transaction_state()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        self.inner.instrumentation()
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.inner.set_instrumentation(instrumentation);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.inner.set_prepared_statement_cache_size(size);
+    }
+}
+
+impl<B> LoadConnection<B> for PgConnection
+where
+    diesel::PgConnection: LoadConnection<B, Backend = Pg>,
+{
+    type Cursor<'conn, 'query> = Cursor<'conn, <diesel::PgConnection as LoadConnection<B>>::Cursor<'conn, 'query>>;
+    type Row<'conn, 'query> = Row<<diesel::PgConnection as LoadConnection<B>>::Row<'conn, 'query>>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Pg> + QueryId + 'query,
+        Pg: QueryMetadata<T::SqlType>,
+    {
+        if self.batch.is_on()
+            && let Some(answer) = self.offer(&source)?
+        {
+            return Ok(Cursor::engine(answer.rows));
+        }
+        let Self { inner, batch, .. } = self;
+        match LoadConnection::<B>::load(inner, source) {
+            Ok(rows) => {
+                batch.sent(true);
+                Ok(Cursor::postgres(rows, batch))
+            }
+            Err(error) => {
+                batch.sent(false);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl GetPgMetadataCache for PgConnection {
+    fn get_metadata_cache(&mut self) -> &mut PgMetadataCache {
+        self.inner.get_metadata_cache()
+    }
+}
+
+// Types are looked up on the inner connection: a lookup runs a SELECT, which must not flush.
+impl WithMetadataLookup for PgConnection {
+    fn metadata_lookup(&mut self) -> &mut (dyn PgMetadataLookup + 'static) {
+        &mut self.inner
+    }
+}
+
+impl MultiConnectionHelper for PgConnection {
+    fn to_any<'a>(lookup: &mut <Pg as TypeMetadata>::MetadataLookup) -> &mut (dyn Any + 'a) {
+        lookup.as_any()
+    }
+
+    fn from_any(lookup: &mut dyn Any) -> Option<&mut <Pg as TypeMetadata>::MetadataLookup> {
+        lookup.downcast_mut::<diesel::PgConnection>().map(|inner| inner as &mut dyn PgMetadataLookup)
+    }
+}
+
+impl MigrationConnection for PgConnection {
+    fn setup(&mut self) -> QueryResult<usize> {
+        diesel::RunQueryDsl::execute(diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE), self)
+    }
+}
+
+#[cfg(feature = "r2d2")]
+impl diesel::r2d2::R2D2Connection for PgConnection {
+    // Looks at nothing, so that nothing is flushed.
+    fn ping(&mut self) -> QueryResult<()> {
+        self.inner.ping()
+    }
+
+    fn is_broken(&mut self) -> bool {
+        self.inner.is_broken() || self.batch.has_pending()
+    }
+}

@@ -1,0 +1,51 @@
+//! Runs the engine's statements on Diesel's connection.
+
+use batch_core::{Answer, Batch, Purpose, Query, Step, TextRow};
+use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
+use diesel::result::{Error, QueryResult};
+use diesel::row::{Field, Row};
+use diesel::{Connection, PgConnection};
+
+use crate::bind::EngineQuery;
+use crate::error;
+
+/// Does what the engine says until there is an answer; `None` where the statement is to be sent.
+pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
+    let mut failure = None;
+    loop {
+        step = match step {
+            Step::Send => return Ok(None),
+            Step::Answer(answer) => return Ok(Some(answer)),
+            Step::Refuse(refused) => return Err(error::refusal(refused)),
+            Step::Raise => return Err(failure.unwrap_or_else(error::missing)),
+            Step::Run(query) => match run(inner, &query) {
+                Ok(rows) => batch.ran(&rows),
+                Err(error) => {
+                    // The first error is the cause of those that follow.
+                    failure.get_or_insert(error);
+                    batch.failed()
+                }
+            },
+        };
+    }
+}
+
+fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
+    match query.purpose {
+        Purpose::Control => inner.batch_execute(&query.sql).map(|()| Vec::new()),
+        Purpose::Flush => inner.execute_returning_count(&EngineQuery(query)).map(|_| Vec::new()),
+        Purpose::Ask => {
+            let rows = LoadConnection::<DefaultLoadingMode>::load(inner, EngineQuery(query))?;
+            rows.map(|row| text_row(&row?)).collect()
+        }
+    }
+}
+
+fn text_row<'a>(row: &impl Row<'a, diesel::pg::Pg>) -> QueryResult<TextRow> {
+    (0..row.field_count())
+        .map(|at| match row.get(at).as_ref().and_then(|field| field.value().map(|value| value.as_bytes().to_vec())) {
+            None => Ok(None),
+            Some(bytes) => String::from_utf8(bytes).map(Some).map_err(|e| Error::DeserializationError(Box::new(e))),
+        })
+        .collect()
+}
