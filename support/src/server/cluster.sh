@@ -12,7 +12,7 @@ trap stop EXIT
 exec 2>&1
 cd "$DIR"
 
-"$BIN/initdb" -D data -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
+"$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
 cat >>data/postgresql.conf <<CONF
 listen_addresses = '127.0.0.1'
 port = $PORT
@@ -21,7 +21,7 @@ max_connections = 200
 fsync = off
 full_page_writes = off
 CONF
-"$BIN/pg_ctl" start -w -t 60 -D data -l log >/dev/null || { cat log; exit 1; }
+"$BIN/pg_ctl" start -w -t 60 -D "$DIR/data" -l log >/dev/null || { cat log; exit 1; }
 
 echo ready
 exec >/dev/null 2>&1
