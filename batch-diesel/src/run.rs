@@ -31,14 +31,13 @@ pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step)
 }
 
 fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
-    match query.purpose {
-        Purpose::Control => inner.batch_execute(&query.sql).map(|()| Vec::new()),
-        Purpose::Flush => inner.execute_returning_count(&EngineQuery(query)).map(|_| Vec::new()),
-        Purpose::Ask => {
-            let rows = LoadConnection::<DefaultLoadingMode>::load(inner, EngineQuery(query))?;
-            rows.map(|row| text_row(&row?)).collect()
-        }
+    if query.purpose == Purpose::Control {
+        return inner.batch_execute(&query.sql).map(|()| Vec::new());
     }
+    // A flush returns no rows; it is loaded all the same, as `execute` takes its query by reference, and for a reference
+    // Diesel collects binds in another way.
+    let rows = LoadConnection::<DefaultLoadingMode>::load(inner, EngineQuery(query))?;
+    rows.map(|row| text_row(&row?)).collect()
 }
 
 fn text_row<'a>(row: &impl Row<'a, diesel::pg::Pg>) -> QueryResult<TextRow> {

@@ -1,0 +1,34 @@
+//! All scenarios, against every adapter, and each ORM's own tests.
+
+#![allow(clippy::unwrap_used, reason = "this package is tests")]
+
+mod diesel_own;
+
+macro_rules! with_diesel {
+    ($($module:ident :: $name:ident,)*) => {
+        mod diesel_scenarios {
+            use batch_tests::diesel_adapter::Diesel;
+            use batch_tests::scenarios;
+
+            $(#[test]
+            fn $name() {
+                scenarios::$module::$name::<Diesel>();
+            })*
+        }
+    };
+}
+
+batch_tests::for_each_scenario!(with_diesel);
+
+#[test]
+fn every_scenario_is_listed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/scenarios");
+    let list = std::fs::read_to_string(format!("{folder}/mod.rs")).unwrap();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("pub fn ") && line.contains("<A: Adapter>")) {
+            let name = line.trim_start_matches("pub fn ").split('<').next().unwrap();
+            assert!(list.contains(&format!("::{name},")), "{name} is not listed in scenarios/mod.rs");
+        }
+    }
+}
