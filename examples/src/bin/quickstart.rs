@@ -1,0 +1,116 @@
+//! Imports GenBank records twice with the same function, first over `diesel::PgConnection`, then over
+//! `batch_diesel::PgConnection`, through a proxy that adds the latency of a network, and compares the two.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use batch_examples::genbank::{self, Record};
+use batch_examples::measure::measure;
+use batch_examples::report::{Comparison, Run, Times, same_rows};
+use batch_examples::{diesel_import, schema};
+use batch_support::{Database, Proxy, Server};
+use diesel::Connection;
+use diesel::connection::LoadConnection;
+use diesel::pg::Pg;
+use indicatif::{ProgressBar, ProgressStyle};
+
+const HELP: &str = "\
+Imports about 2,000 GenBank rows one by one, without and with batched inserts, and compares the two.
+
+Usage: quickstart [--latency-ms <MS>]
+
+Options:
+      --latency-ms <MS>  Round-trip time added to the connection, in milliseconds [default: 3]
+  -h, --help             Print this help
+
+Postgres is taken from DATABASE_URL, else from Docker, else from the machine's own server binaries, else
+an embedded one; which one it was is printed. Each run has a fresh database of its own, dropped at the end.
+";
+
+fn main() -> Result<()> {
+    let Some(latency) = latency()? else {
+        write!(std::io::stdout(), "{HELP}")?;
+        return Ok(());
+    };
+    let records = genbank::records()?;
+    Server::try_shared()?;
+
+    let (plain_database, batched_database) = (Database::create(), Database::create());
+    let plain = run("diesel::PgConnection", &plain_database, latency, &records, |url| {
+        Ok(diesel::PgConnection::establish(url)?)
+    })?;
+    let batched = run("batch_diesel::PgConnection", &batched_database, latency, &records, |url| {
+        let mut conn = batch_diesel::PgConnection::establish(url)?;
+        batch_diesel::enable_batch_inserts(&mut conn)?;
+        Ok(conn)
+    })?;
+    let speed_up = Times(batched.speed_up_over(&plain));
+
+    let mut out = std::io::stdout();
+    writeln!(out, "{} ms of round-trip latency\n", latency.as_secs_f64() * 1e3)?;
+    writeln!(out, "{}", Comparison(&[plain, batched]))?;
+    let rows = same_rows(&plain_database, &batched_database)?;
+    writeln!(out, "same rows in both databases: {rows} compared, ids and foreign keys included\n")?;
+    writeln!(out, "speed-up: {speed_up}")?;
+    Ok(())
+}
+
+/// Imports the records over a connection of its own, closed at the end.
+fn run<C>(
+    name: &'static str,
+    database: &Database,
+    latency: Duration,
+    records: &[Record],
+    connect: impl FnOnce(&str) -> Result<C>,
+) -> Result<Run>
+where
+    C: LoadConnection<Backend = Pg>,
+{
+    database.execute(schema::SQL);
+    let rows = genbank::row_count(records);
+    let proxy = Proxy::start(database.url(), latency);
+    let bar = progress_bar(name, rows)?;
+
+    let (mut conn, start_up) =
+        measure(&proxy, || connect(proxy.url())).with_context(|| format!("{name}: connecting"))?;
+    let ((), import) = measure(&proxy, || diesel_import::import(&mut conn, records, || bar.inc(1)))
+        .with_context(|| format!("{name}: importing"))?;
+    bar.finish();
+    Ok(Run { name, rows, start_up, import })
+}
+
+/// On standard error; where that is no terminal, a line at the start takes the bar's place.
+fn progress_bar(name: &'static str, rows: usize) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{prefix:26} {bar:40} {human_pos:>5}/{human_len} rows {elapsed:>4}")?;
+    let bar = ProgressBar::new(rows as u64).with_style(style).with_prefix(name);
+    if bar.is_hidden() {
+        eprintln!("importing {rows} rows over {name}");
+    }
+    Ok(bar)
+}
+
+/// The latency asked for, or `None` if it was the help.
+fn latency() -> Result<Option<Duration>> {
+    use lexopt::prelude::*;
+
+    let mut latency = Duration::from_millis(3);
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("latency-ms") => latency = milliseconds(&args.value()?)?,
+            Short('h') | Long("help") => return Ok(None),
+            other => bail!("{}; try --help", other.unexpected()),
+        }
+    }
+    Ok(Some(latency))
+}
+
+fn milliseconds(value: &OsStr) -> Result<Duration> {
+    value
+        .to_str()
+        .and_then(|ms| ms.parse::<f64>().ok())
+        .and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok())
+        .with_context(|| format!("--latency-ms takes a number of milliseconds, such as 3 or 0.5, not {value:?}"))
+}
