@@ -145,6 +145,10 @@ pub(crate) struct Plan {
     pub fields: Arc<[Field]>,
     /// For each column of the table: whether RETURNING asks for it.
     pub asked: Vec<bool>,
+    /// Columns whose values the engine makes where they are left to their default.
+    pub made: Vec<usize>,
+    /// Whether the statement's own columns can travel as arrays.
+    pub can_unnest: bool,
     /// For each column of the table: what it is if it is left to its default, where that is a constant.
     pub constants: Vec<Option<Constant>>,
 }
@@ -157,6 +161,8 @@ pub(crate) struct Slot {
     pub bind: BindType,
     pub cast: Option<TypeName>,
     rule: Option<Rule>,
+    /// Whether values of the type `bind` come: not where all are `DEFAULT` or NULL, which go with any type.
+    pub typed: bool,
     /// Ids are widened, so that those that the program binds and those that were reserved go together.
     pub widen: bool,
 }
@@ -214,6 +220,8 @@ impl Plan {
         let asked: Vec<bool> = (0..table.columns.len()).map(|column| output.contains(&column)).collect();
         let constants = table.columns.iter().map(|column| constant(column, catalog)).collect();
         let slot_of = (0..table.columns.len()).map(|column| columns.iter().position(|&c| c == column)).collect();
+        let made = (0..table.columns.len()).filter(|&at| is_made(table, at, asked[at])).collect();
+        let can_unnest = slots.iter().all(|slot| can_unnest(slot.bind, &table.columns[slot.column]));
         let plan = Self {
             recognised: Arc::clone(recognised),
             catalog: Arc::clone(catalog),
@@ -225,6 +233,8 @@ impl Plan {
             output,
             fields: fields.into(),
             asked,
+            made,
+            can_unnest,
             constants,
         };
         plan.left_out.iter().try_for_each(|&column| plan.default_may_wait(column))?;
@@ -294,6 +304,26 @@ impl Plan {
     }
 }
 
+/// Whether the engine has to know the column's value where it is left to its default.
+fn is_made(table: &Table, at: usize, asked: bool) -> bool {
+    match &table.columns[at].default {
+        Default::Sequence(_) => true,
+        Default::RandomUuid(_) => asked || is_referenced(table, at),
+        Default::Now(..) => asked,
+        _ => false,
+    }
+}
+
+/// Whether a foreign key points at this column.
+fn is_referenced(table: &Table, column: usize) -> bool {
+    table.referenced_by.iter().any(|reference| reference.columns.contains(&column))
+}
+
+/// Whether values can travel as an array: `unnest` flattens arrays and expands composites.
+pub(crate) fn can_unnest(bind: BindType, column: &Column) -> bool {
+    bind.array_oid != 0 && !matches!(column.kind, TypeKind::Array(_) | TypeKind::Composite)
+}
+
 fn null(column: &Column) -> Result<Checked, Reason> {
     if column.not_null { Err(Reason::Null) } else { Ok(Checked::Null) }
 }
@@ -340,11 +370,18 @@ fn slot(insert: &Insert, at: usize, column: usize, table: &Table, types: &[BindT
     let own = BindType { oid: definition.type_oid, array_oid: definition.array_oid };
     let Some((bind, cast)) = bound else {
         let widen = is_id(definition);
-        return Ok(Slot { column, bind: if widen { ID } else { own }, cast: None, rule: None, widen });
+        return Ok(Slot {
+            column,
+            bind: if widen { ID } else { own },
+            cast: None,
+            rule: None,
+            typed: has_literal,
+            widen,
+        });
     };
     let rule = stored::rule(bind.oid, cast.as_ref(), definition)?;
     let widen = is_id(definition) && cast.is_none() && matches!(rule, Rule::Integer(_));
-    Ok(Slot { column, bind: if widen { ID } else { bind }, cast: cast.clone(), rule: Some(rule), widen })
+    Ok(Slot { column, bind: if widen { ID } else { bind }, cast: cast.clone(), rule: Some(rule), typed: true, widen })
 }
 
 /// The type that ids are sent with.

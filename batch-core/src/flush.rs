@@ -58,7 +58,7 @@ fn write_insert(query: &mut Query, rows: &TableRows) {
 
 /// A column that every row leaves to its default is left out, and Postgres fills it.
 fn is_all_default(column: &ColumnRows, rows: usize) -> bool {
-    column.defaults.as_ref().is_some_and(|defaults| rows > 0 && defaults.iter().all(|&is_default| is_default))
+    rows > 0 && column.default_rows == rows
 }
 
 fn write_columns(query: &mut Query, rows: &TableRows, columns: &[&ColumnRows]) {

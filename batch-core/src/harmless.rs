@@ -116,10 +116,10 @@ const FUNCTIONS: &[&str] = &[
     "current_schema",
     "current_schemas",
     "current_setting",
-    "daterange",
     "date_bin",
     "date_part",
     "date_trunc",
+    "daterange",
     "decode",
     "degrees",
     "dense_rank",
@@ -221,7 +221,6 @@ const FUNCTIONS: &[&str] = &[
     "pg_column_size",
     "pg_get_serial_sequence",
     "pg_size_pretty",
-    "pg_sleep",
     "pg_table_is_visible",
     "pg_total_relation_size",
     "pg_typeof",
@@ -300,10 +299,7 @@ const FUNCTIONS: &[&str] = &[
 /// Functions of `pg_catalog` that are not volatile, so that a CHECK constraint may call them later than it would have.
 pub(crate) fn is_steady(name: &str) -> bool {
     is_harmless(name)
-        && !matches!(
-            name,
-            "clock_timestamp" | "random" | "pg_sleep" | "statement_timestamp" | "timeofday" | "gen_random_uuid"
-        )
+        && !matches!(name, "clock_timestamp" | "random" | "statement_timestamp" | "timeofday" | "gen_random_uuid")
 }
 
 #[cfg(test)]

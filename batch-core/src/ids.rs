@@ -34,7 +34,21 @@ struct Shelf {
 }
 
 /// A connection's own position in a sequence: it never gets a lower id after a higher one.
-pub(crate) type Positions = HashMap<u32, i64>;
+#[derive(Debug, Default)]
+pub(crate) struct Positions(Vec<(u32, i64)>);
+
+impl Positions {
+    fn get(&self, sequence: u32) -> Option<i64> {
+        self.0.iter().find(|(known, _)| *known == sequence).map(|(_, id)| *id)
+    }
+
+    fn set(&mut self, sequence: u32, id: i64) {
+        match self.0.iter_mut().find(|(known, _)| *known == sequence) {
+            Some((_, last)) => *last = id,
+            None => self.0.push((sequence, id)),
+        }
+    }
+}
 
 /// What an insert needs of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,55 +56,56 @@ pub(crate) struct Need {
     pub sequence: u32,
     pub descending: bool,
     pub count: usize,
+    /// The ids are asked for, or the engine needs to know them.
+    pub must_know: bool,
+    /// Rows wait whose ids Postgres will assign: these have to be sent first.
+    pub after_unassigned: bool,
 }
 
 impl Stock {
-    /// Takes the ids that `needs` ask for, all of them or none.
-    pub(crate) fn take(&mut self, needs: &[Need], positions: &mut Positions, out: &mut Vec<VecDeque<i64>>) -> bool {
+    /// Takes the ids that `needs` ask for, all of them or none: a run for each need, one after the other.
+    pub(crate) fn take(&mut self, needs: &[Need], positions: &mut Positions, out: &mut Vec<i64>) -> bool {
         let enough = needs.iter().all(|need| {
-            let shelf = self.shelf(need.sequence, need.descending);
-            let from = shelf.first_after(positions.get(&need.sequence));
-            shelf.ids.len() - from >= need.count
+            let shelf = self.shelf(need);
+            shelf.ids.len() - shelf.first_after(positions.get(need.sequence)) >= need.count
         });
         if !enough {
             return false;
         }
         for need in needs {
-            let shelf = self.shelf(need.sequence, need.descending);
-            let from = shelf.first_after(positions.get(&need.sequence));
-            let ids: VecDeque<i64> = shelf.ids.drain(from..from + need.count).collect();
+            let shelf = self.shelf(need);
+            let from = shelf.first_after(positions.get(need.sequence));
+            out.extend(shelf.ids.drain(from..from + need.count));
             shelf.used = shelf.used.saturating_add(need.count as u32);
-            if let Some(&last) = ids.back() {
-                positions.insert(need.sequence, last);
+            if let Some(&last) = out.last() {
+                positions.set(need.sequence, last);
             }
-            out.push(ids);
         }
         true
     }
 
-    /// Whether there are ids of this sequence for a connection at this position.
-    pub(crate) fn has_any(&mut self, sequence: u32, descending: bool, position: Option<&i64>) -> bool {
-        let shelf = self.shelf(sequence, descending);
-        shelf.first_after(position) < shelf.ids.len()
+    /// Whether there are ids for a connection at this position.
+    pub(crate) fn has_any(&mut self, need: &Need, positions: &Positions) -> bool {
+        let shelf = self.shelf(need);
+        shelf.first_after(positions.get(need.sequence)) < shelf.ids.len()
+    }
+
+    /// Whether the rows get their ids from here: if somebody asks, ever asked, or if there are some.
+    pub(crate) fn wants(&mut self, need: &Need, positions: &Positions) -> bool {
+        let shelf = self.shelf(need);
+        shelf.asked |= need.must_know;
+        shelf.asked || self.has_any(need, positions)
     }
 
     /// Notes that an insert wants an id; `false` the first time ever.
-    pub(crate) fn wanted_before(&mut self, sequence: u32, descending: bool) -> bool {
-        std::mem::replace(&mut self.shelf(sequence, descending).wanted, true)
+    pub(crate) fn wanted_before(&mut self, need: &Need) -> bool {
+        std::mem::replace(&mut self.shelf(need).wanted, true)
     }
 
-    pub(crate) fn is_asked(&mut self, sequence: u32, descending: bool) -> bool {
-        self.shelf(sequence, descending).asked
-    }
-
-    pub(crate) fn set_asked(&mut self, sequence: u32, descending: bool) {
-        self.shelf(sequence, descending).asked = true;
-    }
-
-    /// How many ids to reserve when `needed` are missing.
-    pub(crate) fn block(&mut self, sequence: u32, descending: bool, needed: usize, max: u32) -> u32 {
-        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
-        self.shelf(sequence, descending).block.min(max).max(needed)
+    /// How many ids to reserve.
+    pub(crate) fn block(&mut self, need: &Need, max: u32) -> u32 {
+        let needed = u32::try_from(need.count).unwrap_or(u32::MAX);
+        self.shelf(need).block.min(max).max(needed)
     }
 
     /// Adds a block that the sequence gave.
@@ -122,10 +137,10 @@ impl Stock {
         self.sequences.values().map(|shelf| shelf.ids.len()).sum()
     }
 
-    fn shelf(&mut self, sequence: u32, descending: bool) -> &mut Shelf {
-        self.sequences.entry(sequence).or_insert_with(|| Shelf {
+    fn shelf(&mut self, need: &Need) -> &mut Shelf {
+        self.sequences.entry(need.sequence).or_insert_with(|| Shelf {
             ids: VecDeque::new(),
-            descending,
+            descending: need.descending,
             block: FIRST_BLOCK,
             used: 0,
             wanted: false,
@@ -135,8 +150,8 @@ impl Stock {
 }
 
 impl Shelf {
-    fn first_after(&self, position: Option<&i64>) -> usize {
-        let Some(&position) = position else { return 0 };
+    fn first_after(&self, position: Option<i64>) -> usize {
+        let Some(position) = position else { return 0 };
         let is_past = |id: i64| if self.descending { id < position } else { id > position };
         if self.ids.front().is_none_or(|&id| is_past(id)) {
             return 0;
@@ -162,18 +177,18 @@ mod tests {
 
     const SEQUENCE: u32 = 7;
 
-    fn need(count: usize) -> [Need; 1] {
-        [Need { sequence: SEQUENCE, descending: false, count }]
+    fn need(count: usize) -> Need {
+        Need { sequence: SEQUENCE, descending: false, count, must_know: true, after_unassigned: false }
     }
 
     fn take(stock: &mut Stock, positions: &mut Positions, count: usize) -> Option<Vec<i64>> {
         let mut out = Vec::new();
-        stock.take(&need(count), positions, &mut out).then(|| out.into_iter().flatten().collect())
+        stock.take(&[need(count)], positions, &mut out).then_some(out)
     }
 
     fn stocked(ids: impl IntoIterator<Item = i64>) -> Stock {
         let mut stock = Stock::default();
-        stock.block(SEQUENCE, false, 1, 4096);
+        stock.block(&need(1), 4096);
         stock.add(SEQUENCE, ids.into_iter(), 4096);
         stock
     }
@@ -181,7 +196,7 @@ mod tests {
     #[test]
     fn ids_are_given_out_in_order_and_once() {
         let mut stock = stocked([5, 6, 7]);
-        let mut positions = Positions::new();
+        let mut positions = Positions::default();
         assert_eq!(take(&mut stock, &mut positions, 2), Some(vec![5, 6]));
         assert_eq!(take(&mut stock, &mut positions, 1), Some(vec![7]));
         assert_eq!(take(&mut stock, &mut positions, 1), None);
@@ -190,16 +205,16 @@ mod tests {
     #[test]
     fn too_few_ids_are_left_where_they_are() {
         let mut stock = stocked([5, 6]);
-        assert_eq!(take(&mut stock, &mut Positions::new(), 3), None);
+        assert_eq!(take(&mut stock, &mut Positions::default(), 3), None);
         assert_eq!(stock.len(), 2);
     }
 
     #[test]
     fn a_connection_never_gets_a_lower_id_after_a_higher_one() {
         let mut stock = stocked([5, 6, 70, 71]);
-        let mut ahead = Positions::from([(SEQUENCE, 69)]);
+        let mut ahead = Positions(vec![(SEQUENCE, 69)]);
         assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![70]));
-        assert_eq!(take(&mut stock, &mut Positions::new(), 2), Some(vec![5, 6]));
+        assert_eq!(take(&mut stock, &mut Positions::default(), 2), Some(vec![5, 6]));
         assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![71]));
     }
 
@@ -208,7 +223,7 @@ mod tests {
         let mut stock = Stock::default();
         let sizes: Vec<u32> = (0..4)
             .map(|_| {
-                let size = stock.block(SEQUENCE, false, 1, 4096);
+                let size = stock.block(&need(1), 4096);
                 stock.add(SEQUENCE, 0..i64::from(size), 4096);
                 size
             })
@@ -219,20 +234,20 @@ mod tests {
     #[test]
     fn blocks_shrink_when_their_ids_are_thrown_away() {
         let mut stock = stocked(1..=64);
-        take(&mut stock, &mut Positions::new(), 3);
+        take(&mut stock, &mut Positions::default(), 3);
         stock.discard(SEQUENCE);
         assert_eq!(stock.discarded, 61);
-        assert_eq!(stock.block(SEQUENCE, false, 1, 4096), 6);
+        assert_eq!(stock.block(&need(1), 4096), 6);
     }
 
     #[test]
     fn descending_sequences_give_the_highest_id_first() {
         let mut stock = Stock::default();
-        stock.block(SEQUENCE, true, 1, 4096);
+        let need = Need { descending: true, ..need(2) };
+        stock.block(&need, 4096);
         stock.add(SEQUENCE, [-2, -1, -3].into_iter(), 4096);
         let mut out = Vec::new();
-        let need = [Need { sequence: SEQUENCE, descending: true, count: 2 }];
-        assert!(stock.take(&need, &mut Positions::new(), &mut out));
-        assert_eq!(out, [VecDeque::from([-1, -2])]);
+        assert!(stock.take(&[need], &mut Positions::default(), &mut out));
+        assert_eq!(out, [-1, -2]);
     }
 }

@@ -5,6 +5,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 
 use crate::catalog::{Default, Table};
+use crate::eligible::can_unnest;
 use crate::recognise::TypeName;
 use crate::statement::BindType;
 use crate::stored;
@@ -53,6 +54,7 @@ pub(crate) struct ColumnRows {
     /// Rows that leave the column to its default, where that is not NULL.
     pub defaults: Option<Vec<bool>>,
     rows: usize,
+    pub default_rows: usize,
 }
 
 #[derive(Debug, std::default::Default)]
@@ -100,12 +102,12 @@ impl Pending {
     }
 
     /// The rows of `table` that the next row joins.
-    pub(crate) fn table_mut(&mut self, table: &Arc<Table>, name_sql: &str) -> &mut TableRows {
+    pub(crate) fn table_mut(&mut self, table: &Arc<Table>, name_sql: &str) -> (&mut TableRows, &RandomState) {
         if self.segments.is_empty() {
             self.segments.push(Segment::default());
         }
         let last = self.segments.len() - 1;
-        self.segments[last].table_mut(table, name_sql)
+        (self.segments[last].table_mut(table, name_sql), &self.hasher)
     }
 
     /// The rows of the table that wait in the segment that the next row joins.
@@ -115,6 +117,11 @@ impl Pending {
 
     pub(crate) fn hasher(&self) -> &RandomState {
         &self.hasher
+    }
+
+    /// Whether rows of `table` wait that may refer to others.
+    pub(crate) fn has_references(&self, table: u32) -> bool {
+        self.tables().any(|rows| rows.table.oid == table)
     }
 
     /// Whether a waiting row of `table` may refer by its `foreign_key` to the key with this hash.
@@ -224,17 +231,13 @@ impl TableRows {
     pub(crate) fn has_defaults(&self, column: usize) -> bool {
         match self.columns.iter().find(|c| c.column == column) {
             None => self.rows > 0,
-            Some(c) => c.defaults.as_ref().is_some_and(|d| d.contains(&true)),
+            Some(c) => c.default_rows > 0,
         }
     }
 
-    /// Whether every column can travel as an array: `unnest` flattens arrays and expands composites.
+    /// Whether every column can travel as an array.
     pub(crate) fn can_unnest(&self) -> bool {
-        use crate::catalog::TypeKind;
-        self.columns.iter().all(|c| {
-            c.bind.array_oid != 0
-                && !matches!(self.table.columns[c.column].kind, TypeKind::Array(_) | TypeKind::Composite)
-        })
+        self.columns.iter().all(|c| can_unnest(c.bind, &self.table.columns[c.column]))
     }
 
     pub(crate) fn push(&mut self, column: usize, bind: BindType, cast: Option<&TypeName>, value: Option<&[u8]>) {
@@ -301,7 +304,7 @@ impl TableRows {
 
 impl ColumnRows {
     fn new(column: usize, bind: BindType, cast: Option<TypeName>) -> Self {
-        Self { column, bind, cast, data: Vec::new(), has_null: false, defaults: None, rows: 0 }
+        Self { column, bind, cast, data: Vec::new(), has_null: false, defaults: None, rows: 0, default_rows: 0 }
     }
 
     fn push(&mut self, value: Option<&[u8]>) {
@@ -330,6 +333,7 @@ impl ColumnRows {
             && let Some(last) = self.defaults.as_mut().and_then(|defaults| defaults.last_mut())
         {
             *last = true;
+            self.default_rows += 1;
         }
     }
 
@@ -341,6 +345,7 @@ impl ColumnRows {
         self.data.extend_from_slice(&later.data);
         self.has_null |= later.has_null;
         self.rows += later.rows;
+        self.default_rows += later.default_rows;
     }
 
     /// The values, one by one.

@@ -324,14 +324,23 @@ fn release(tokens: &[Token]) -> Kind {
 /// What the functions that a statement calls may change: nothing where all are known to be harmless.
 fn called(tokens: &[Token]) -> Effects {
     let mut effects = Effects::default();
-    for pair in tokens.windows(2) {
-        let [Token::Word(word), Token::LParen] = pair else { continue };
-        let name = if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() };
+    for at in 0..tokens.len() {
+        let (Token::Word(called), Some(Token::LParen)) = (&tokens[at], tokens.get(at + 1)) else { continue };
+        let name = if called.quote_style.is_some() { called.value.clone() } else { called.value.to_lowercase() };
+        let (start, schema) = match at.checked_sub(2).map(|before| (before, &tokens[before..at])) {
+            Some((before, [Token::Word(schema), Token::Period])) => (before, Some(schema.value.as_str())),
+            _ => (at, None),
+        };
+        // `INTO t (…)` and `AS t (…)` name a table.
+        if start.checked_sub(1).and_then(|before| word(tokens, before)).is_some_and(|w| w == "into" || w == "as") {
+            continue;
+        }
+        let is_built_in = schema.is_none_or(|schema| schema == "pg_catalog");
         if matches!(name.as_str(), "currval" | "lastval") {
             effects.reads_sequence_state = true;
         } else if name == "set_config" {
             effects.session = true;
-        } else if !harmless::is_harmless(&name) {
+        } else if !is_built_in || !harmless::is_harmless(&name) {
             effects.session = true;
             effects.sequences = true;
         }
@@ -364,11 +373,9 @@ fn identifier(token: &Token) -> Option<String> {
 }
 
 fn insert(tokens: &[Token]) -> Kind {
-    // Names followed by a parenthesis, such as `INTO t (…)`, are no calls.
-    let effects = Effects { reads_sequence_state: called(tokens).reads_sequence_state, ..Effects::default() };
     let parsed = Parser::new(&PostgreSqlDialect {}).with_tokens(tokens.to_vec()).parse_statements();
     let Ok([Statement::Insert(insert)]) = parsed.as_deref() else {
-        let unknown = Effects { session: true, sequences: true, ..effects };
+        let unknown = Effects { session: true, sequences: true, ..called(tokens) };
         return Kind::UnfitInsert { reason: Reason::Form, table: None, effects: unknown };
     };
     let table = match &insert.table {
@@ -379,14 +386,8 @@ fn insert(tokens: &[Token]) -> Kind {
     match waits {
         Ok(insert) => Kind::Insert(insert),
         // Its expressions may call anything.
-        Err(reason) => Kind::UnfitInsert { reason, table, effects: expression_effects(tokens) },
+        Err(reason) => Kind::UnfitInsert { reason, table, effects: called(tokens) },
     }
-}
-
-/// Like [`called`], but `INTO t (` and `CONFLICT (` are not calls.
-fn expression_effects(tokens: &[Token]) -> Effects {
-    let columns = tokens.iter().position(|t| *t == Token::LParen).unwrap_or(tokens.len());
-    called(tokens.get(columns..).unwrap_or_default())
 }
 
 fn plain_insert(insert: &ast::Insert, table: TableName) -> Result<Insert, Reason> {

@@ -202,7 +202,7 @@ fn integer(value: &[u8], to: usize) -> Result<Stored, Reason> {
     if value.len() == to {
         return Ok(Stored::Same);
     }
-    write_integer(number, to).map(Stored::Becomes).ok_or(REFUSED)
+    write_integer(number, to).map(|bytes| Stored::Becomes(bytes[..to].to_vec())).ok_or(REFUSED)
 }
 
 /// A big-endian integer of two, four or eight bytes.
@@ -215,18 +215,21 @@ pub(crate) fn read_integer(value: &[u8]) -> Option<i64> {
     }
 }
 
-/// The big-endian bytes of `number` in a column of `len` bytes, if it fits.
-pub(crate) fn write_integer(number: i64, len: usize) -> Option<Vec<u8>> {
+/// The big-endian bytes of `number` in so many bytes, if it fits; the first of the eight are meant.
+fn write_integer(number: i64, len: usize) -> Option<[u8; 8]> {
+    let mut bytes = [0; 8];
     match len {
-        2 => i16::try_from(number).ok().map(|n| n.to_be_bytes().to_vec()),
-        4 => i32::try_from(number).ok().map(|n| n.to_be_bytes().to_vec()),
-        _ => Some(number.to_be_bytes().to_vec()),
+        2 => bytes[..2].copy_from_slice(&i16::try_from(number).ok()?.to_be_bytes()),
+        4 => bytes[..4].copy_from_slice(&i32::try_from(number).ok()?.to_be_bytes()),
+        _ => bytes = number.to_be_bytes(),
     }
+    Some(bytes)
 }
 
-/// The bytes of an id in the column it is for.
-pub(crate) fn id_bytes(id: i64, column: &Column) -> Option<Vec<u8>> {
-    integer_len(column.base_oid).and_then(|len| write_integer(id, len))
+/// The bytes of an id in the column it is for, and how many they are.
+pub(crate) fn id_bytes(id: i64, column: &Column) -> Option<([u8; 8], usize)> {
+    let len = integer_len(column.base_oid)?;
+    write_integer(id, len).map(|bytes| (bytes, len))
 }
 
 /// Checks a text and counts its characters where there is a limit.
@@ -484,7 +487,10 @@ pub(crate) fn literal(literal: &Literal, column: &Column, catalog: &Catalog) -> 
     let bytes = match literal {
         Literal::Null => return Ok(None),
         Literal::Bool(value) if column.base_oid == oid::BOOL => vec![u8::from(*value)],
-        Literal::Integer(number) => id_bytes(*number, column).ok_or(Reason::Literal)?,
+        Literal::Integer(number) => {
+            let (bytes, len) = id_bytes(*number, column).ok_or(Reason::Literal)?;
+            bytes[..len].to_vec()
+        }
         Literal::Text(text) if matches!(column.base_oid, oid::TEXT | oid::VARCHAR | oid::BPCHAR) => {
             text.as_bytes().to_vec()
         }

@@ -1,0 +1,525 @@
+//! What becomes of an INSERT: the steps from "its text may wait" to a row that waits and an answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Batch, Offer, Step};
+use crate::answer::{Answer, Rows};
+use crate::catalog::{Catalog, Clock, Default as ColumnDefault};
+use crate::eligible::{Checked, Constant, ID, Plan, Reason};
+use crate::ids::Need;
+use crate::pending::{self, Known};
+use crate::recognise::{Insert, Kind, Recognised};
+use crate::reserve::Clocks;
+use crate::statement::{BindType, Binds, oid};
+use crate::stats::FlushCause;
+use crate::stored::{self, Stored};
+
+/// What becomes of an INSERT.
+enum Decision {
+    Wait(Answer),
+    Send(Reason),
+    Flush(FlushCause),
+    Reserve(Vec<Need>),
+    ReadCatalog,
+}
+
+/// Parameters of one statement are counted in 16 bits.
+const MAX_PARAMS: usize = 60_000;
+
+/// Vectors that every INSERT needs, emptied and used again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    checked: Vec<Checked>,
+    needs: Vec<Need>,
+    ids: Vec<i64>,
+    made: Vec<Made>,
+}
+
+/// A value that the engine makes for a column left to its default.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    row: usize,
+    column: usize,
+    value: MadeValue,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum MadeValue {
+    /// A reserved id, and its bytes as the column stores them.
+    Id(i64, [u8; 8], usize),
+    Uuid([u8; 16]),
+    Clock(Clock),
+}
+
+/// One execution of an INSERT that may wait.
+#[derive(Clone, Copy)]
+struct Execution<'a> {
+    plan: &'a Arc<Plan>,
+    insert: &'a Insert,
+    binds: &'a Binds,
+    /// The values of its rows, one after the other.
+    checked: &'a [Checked],
+}
+
+impl Batch {
+    /// Decides about an INSERT; `None` to look again.
+    pub(super) fn insert(
+        &mut self,
+        recognised: Arc<Recognised>,
+        binds: Binds,
+        mut reserved: bool,
+        mut made: Option<Vec<Made>>,
+    ) -> Option<Step> {
+        let Kind::Insert(insert) = &recognised.kind else { return None };
+        let mut send = false;
+        let step = match self.decide(&recognised, insert, &binds, reserved, &mut made) {
+            Decision::Wait(answer) => {
+                self.stats.inserts_deferred += 1;
+                return Some(Step::Answer(answer));
+            }
+            Decision::Send(reason) => {
+                self.note_sent(&insert.table.to_string(), reason);
+                self.start_flush(FlushCause::InsertSentAtOnce);
+                send = true;
+                None
+            }
+            Decision::Flush(cause) => {
+                self.start_flush(cause);
+                None
+            }
+            Decision::Reserve(needs) => {
+                reserved = true;
+                Some(self.reserve(&needs))
+            }
+            Decision::ReadCatalog => Some(self.read_catalog()),
+        };
+        self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
+        step
+    }
+
+    fn decide(
+        &mut self,
+        recognised: &Arc<Recognised>,
+        insert: &Insert,
+        binds: &Binds,
+        reserved: bool,
+        made: &mut Option<Vec<Made>>,
+    ) -> Decision {
+        if !self.transaction.open {
+            return Decision::Send(Reason::NotInTransaction);
+        }
+        if self.transaction.aborted {
+            return Decision::Send(Reason::Aborted);
+        }
+        if self.transaction.read_only {
+            return Decision::Send(Reason::ReadOnly);
+        }
+        if self.is_unreadable() {
+            return Decision::Send(Reason::CatalogUnreadable);
+        }
+        let Some(catalog) = self.catalog() else { return Decision::ReadCatalog };
+        if let Some(inserts) = &mut self.session.unsettled {
+            *inserts += 1;
+            // One insert may be all that follows: looking would cost more than sending it.
+            return if *inserts == 1 { Decision::Send(Reason::FirstUse) } else { Decision::Reserve(Vec::new()) };
+        }
+        let plan = match self.plans.known(recognised, &catalog, &binds.types) {
+            Some(plan) => plan,
+            None => {
+                let Some(table) = catalog.table(&insert.table) else { return self.look_again(insert) };
+                let made = Plan::make(recognised, insert, table, &catalog, &binds.types, &self.options).map(Arc::new);
+                self.plans.remember(recognised, &catalog, &binds.types, made)
+            }
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(reason) => return Decision::Send(reason),
+        };
+        let mut checked = std::mem::take(&mut self.scratch.checked);
+        let decision = match plan.check(insert, binds, &mut checked) {
+            Err(reason) => Decision::Send(reason),
+            Ok(()) => self.admit(&Execution { plan: &plan, insert, binds, checked: &checked }, reserved, made),
+        };
+        checked.clear();
+        self.scratch.checked = checked;
+        decision
+    }
+
+    /// The catalog does not know the table: it may be new.
+    fn look_again(&mut self, insert: &Insert) -> Decision {
+        let name = insert.table.to_string();
+        if self.session.unknown.contains(&name) {
+            return Decision::Send(Reason::Unknown);
+        }
+        self.session.unknown.push(name);
+        self.session.catalog = None;
+        Decision::ReadCatalog
+    }
+
+    /// Every value may wait: is there room, and is everything known that the answer needs?
+    fn admit(&mut self, execution: &Execution<'_>, reserved: bool, kept: &mut Option<Vec<Made>>) -> Decision {
+        if let Some(decision) = self.make_room(execution) {
+            return decision;
+        }
+        let made = match kept.take().map_or_else(|| self.make(execution, reserved), Ok) {
+            Ok(made) => made,
+            Err(decision) => return decision,
+        };
+        if self.may_be_referred_to(execution, &made) {
+            *kept = Some(made);
+            return Decision::Flush(FlushCause::ForeignKey);
+        }
+        let answer = self.push(execution, &made);
+        self.scratch.made = made;
+        Decision::Wait(answer)
+    }
+
+    fn make_room(&self, execution: &Execution<'_>) -> Option<Decision> {
+        let Execution { plan, insert, binds, .. } = execution;
+        let bytes = binds.values.iter().flatten().map(Vec::len).sum::<usize>() + 4 * insert.values.len();
+        let params = insert.rows * plan.table.columns.len();
+        let too_much = |rows: usize, bytes: usize, params: usize| {
+            rows > self.options.max_rows || bytes > self.options.max_bytes || params > MAX_PARAMS
+        };
+        // Values that travel as arrays are few parameters, but a plan does not say whether they will.
+        if too_much(insert.rows, bytes, 0) || (!plan.can_unnest && params > MAX_PARAMS) {
+            return Some(Decision::Send(Reason::LargerThanBudget));
+        }
+        let waiting = self.pending.rows();
+        if waiting > 0 {
+            let single = self.pending.single_params();
+            let params = if plan.can_unnest { single } else { single + params };
+            if too_much(waiting + insert.rows, bytes + self.pending.bytes(), params) {
+                return Some(Decision::Flush(FlushCause::Budget));
+            }
+        }
+        let waiting = self.pending.current(plan.table.oid)?;
+        let fits = plan.slots.iter().all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
+        (!fits).then_some(Decision::Flush(FlushCause::BindType))
+    }
+
+    /// Makes the values for columns left to their default that must be known now: reserved ids, in the order of rows
+    /// and columns, UUIDs and the transaction's clock.
+    fn make(&mut self, execution: &Execution<'_>, reserved: bool) -> Result<Vec<Made>, Decision> {
+        let plan = execution.plan;
+        let mut made = std::mem::take(&mut self.scratch.made);
+        made.clear();
+        if plan.made.is_empty() {
+            return Ok(made);
+        }
+        let mut needs = std::mem::take(&mut self.scratch.needs);
+        let mut ids = std::mem::take(&mut self.scratch.ids);
+        needs.clear();
+        ids.clear();
+        let taken = self.take_ids(execution, reserved, &mut needs, &mut ids);
+        let filled = taken.and_then(|()| fill(execution, &needs, &ids, &mut made).map_err(Decision::Send));
+        self.scratch.needs = needs;
+        self.scratch.ids = ids;
+        filled.map(|()| made)
+    }
+
+    /// Takes all ids that the statement needs from the stock, a run for each of `needs`, or says what to do first.
+    fn take_ids(
+        &mut self,
+        execution: &Execution<'_>,
+        reserved: bool,
+        needs: &mut Vec<Need>,
+        ids: &mut Vec<i64>,
+    ) -> Result<(), Decision> {
+        let plan = execution.plan;
+        let waiting = self.pending.current(plan.table.oid);
+        let mut lacks_clock = false;
+        for &at in &plan.made {
+            let count = execution.count_defaults(at);
+            if count == 0 {
+                continue;
+            }
+            let ColumnDefault::Sequence(sequence) = &plan.table.columns[at].default else {
+                lacks_clock |= plan.clock(at).is_some() && self.transaction.clocks.is_none();
+                continue;
+            };
+            let must_know = plan.asked[at] || sequence.always_reserve;
+            let unassigned = waiting.is_some_and(|rows| rows.has_defaults(at));
+            match needs.iter_mut().find(|need| need.sequence == sequence.oid) {
+                Some(need) => {
+                    need.count += count;
+                    need.must_know |= must_know;
+                    need.after_unassigned |= unassigned;
+                }
+                None => needs.push(Need {
+                    sequence: sequence.oid,
+                    descending: sequence.descending,
+                    count,
+                    must_know,
+                    after_unassigned: unassigned,
+                }),
+            }
+        }
+        let mut positions = std::mem::take(&mut self.positions);
+        let enough = self.with_stock(|stock| {
+            // Where nobody asks and none are at hand, Postgres assigns the ids at the flush.
+            needs.retain(|need| stock.wants(need, &positions));
+            let in_order = !needs.iter().any(|need| need.after_unassigned);
+            in_order && !lacks_clock && stock.take(needs, &mut positions, ids)
+        });
+        self.positions = positions;
+        if enough {
+            self.used_reserved_ids |= !needs.is_empty();
+            return Ok(());
+        }
+        if needs.iter().any(|need| need.after_unassigned) {
+            return Err(Decision::Flush(FlushCause::Ids));
+        }
+        if reserved {
+            return Err(Decision::Send(Reason::NoIds));
+        }
+        // Every sequence is marked, so this must not stop at the first.
+        let wanted_before = self.with_stock(|stock| needs.iter().filter(|need| stock.wanted_before(need)).count() > 0);
+        let clock_before = lacks_clock && std::mem::replace(&mut self.transaction.clock_wanted, true);
+        for need in needs.iter() {
+            if !self.transaction.wanted.iter().any(|known| known.sequence == need.sequence) {
+                self.transaction.wanted.push(*need);
+            }
+        }
+        Err(if wanted_before || clock_before {
+            Decision::Reserve(needs.clone())
+        } else {
+            Decision::Send(Reason::FirstUse)
+        })
+    }
+
+    /// Whether an earlier row that waits may refer to one of these, which would make it succeed where it must fail.
+    fn may_be_referred_to(&self, execution: &Execution<'_>, made: &[Made]) -> bool {
+        let table = &execution.plan.table;
+        let clocks = self.transaction.clocks.as_ref();
+        table.referenced_by.iter().filter(|reference| self.pending.has_references(reference.table)).any(|reference| {
+            (0..execution.insert.rows).any(|row| {
+                let known = |at| execution.known(row, at, made, clocks);
+                pending::key_hash(self.pending.hasher(), table, &reference.columns, known)
+                    .is_some_and(|key| self.pending.may_refer(reference.table, reference.foreign_key, key))
+            })
+        })
+    }
+
+    /// Adds the rows to those that wait and makes the answer.
+    fn push(&mut self, execution: &Execution<'_>, made: &[Made]) -> Answer {
+        let Execution { plan, insert, binds, checked } = *execution;
+        let clocks = self.transaction.clocks.as_ref();
+        let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields)) };
+        let (waiting, hasher) = self.pending.table_mut(&plan.table, &insert.table_sql);
+        for row in 0..insert.rows {
+            let values = &checked[row * insert.width..][..insert.width];
+            for (slot, value) in plan.slots.iter().zip(values) {
+                let bytes = match value {
+                    Checked::Default => continue,
+                    Checked::Null => None,
+                    Checked::Bind(index, _) => binds.values[*index].as_deref(),
+                    Checked::Bytes(bytes) => Some(bytes.as_slice()),
+                };
+                let widened = bytes.filter(|_| slot.widen).and_then(stored::read_integer).map(i64::to_be_bytes);
+                let bytes = widened.as_ref().map(<[u8; 8]>::as_slice).or(bytes);
+                waiting.push(slot.column, slot.bind, slot.cast.as_ref(), bytes);
+            }
+            for made in of_row(made, row) {
+                match &made.value {
+                    MadeValue::Id(id, ..) => waiting.push(made.column, ID, None, Some(&id.to_be_bytes())),
+                    MadeValue::Uuid(uuid) => waiting.push(made.column, UUID, None, Some(uuid)),
+                    // The default itself gives the same.
+                    MadeValue::Clock(_) => {}
+                }
+            }
+            waiting.end_row();
+            let known = |column| execution.known(row, column, made, clocks);
+            for (at, foreign_key) in plan.table.foreign_keys.iter().enumerate() {
+                if let Some(key) = pending::key_hash(hasher, &plan.table, &foreign_key.columns, known) {
+                    waiting.refer(at, key);
+                }
+            }
+            for &column in &plan.output {
+                match known(column) {
+                    Known::Bytes(bytes) => answer.rows.push(Some(bytes)),
+                    Known::Null | Known::Unknown => answer.rows.push(None),
+                }
+            }
+        }
+        answer
+    }
+}
+
+const UUID: BindType = BindType { oid: oid::UUID, array_oid: oid::UUID_ARRAY };
+
+/// Deals the ids out and makes the other values.
+fn fill(execution: &Execution<'_>, needs: &[Need], ids: &[i64], made: &mut Vec<Made>) -> Result<(), Reason> {
+    let plan = execution.plan;
+    // Where the next id of each sequence is.
+    let mut next = [0; 8];
+    let mut more = Vec::new();
+    let next = if needs.len() <= next.len() {
+        &mut next[..needs.len()]
+    } else {
+        more.resize(needs.len(), 0);
+        &mut more[..]
+    };
+    let starts = needs.iter().scan(0, |at, need| Some(std::mem::replace(at, *at + need.count)));
+    for (slot, start) in next.iter_mut().zip(starts) {
+        *slot = start;
+    }
+    for row in 0..execution.insert.rows {
+        for &column in &plan.made {
+            if !execution.is_default(row, column) {
+                continue;
+            }
+            let definition = &plan.table.columns[column];
+            let value = match &definition.default {
+                ColumnDefault::Sequence(sequence) => {
+                    let Some(need) = needs.iter().position(|need| need.sequence == sequence.oid) else { continue };
+                    let id = ids[next[need]];
+                    next[need] += 1;
+                    let (bytes, len) = stored::id_bytes(id, definition).ok_or(Reason::NoIds)?;
+                    MadeValue::Id(id, bytes, len)
+                }
+                ColumnDefault::RandomUuid(_) => MadeValue::Uuid(random_uuid().ok_or(Reason::AnswerUnknown)?),
+                ColumnDefault::Now(clock, _) => MadeValue::Clock(*clock),
+                _ => continue,
+            };
+            made.push(Made { row, column, value });
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Execution<'a> {
+    fn is_default(&self, row: usize, column: usize) -> bool {
+        let slot = self.plan.slot_of[column];
+        slot.is_none_or(|slot| self.checked[row * self.insert.width + slot] == Checked::Default)
+    }
+
+    fn count_defaults(&self, column: usize) -> usize {
+        (0..self.insert.rows).filter(|&row| self.is_default(row, column)).count()
+    }
+
+    /// What will be stored in a column of a row, as far as it is known.
+    fn known(&self, row: usize, column: usize, made: &'a [Made], clocks: Option<&'a Clocks>) -> Known<'a> {
+        if let Some(slot) = self.plan.slot_of[column] {
+            match &self.checked[row * self.insert.width + slot] {
+                Checked::Null => return Known::Null,
+                Checked::Bind(index, Stored::Same | Stored::Unknown) => {
+                    return self.binds.values[*index].as_deref().map_or(Known::Null, Known::Bytes);
+                }
+                Checked::Bind(_, Stored::Becomes(bytes)) | Checked::Bytes(bytes) => return Known::Bytes(bytes),
+                Checked::Default => {}
+            }
+        }
+        if let Some(made) = of_row(made, row).iter().find(|made| made.column == column) {
+            return match &made.value {
+                MadeValue::Id(_, bytes, len) => Known::Bytes(&bytes[..*len]),
+                MadeValue::Uuid(uuid) => Known::Bytes(uuid),
+                MadeValue::Clock(clock) => clocks.map_or(Known::Unknown, |clocks| Known::Bytes(clocks.bytes(*clock))),
+            };
+        }
+        match &self.plan.constants[column] {
+            Some(Constant::Null) => Known::Null,
+            Some(Constant::Bytes(bytes)) => Known::Bytes(bytes),
+            None => Known::Unknown,
+        }
+    }
+}
+
+/// The values made for one row; they are in the order of rows.
+fn of_row(made: &[Made], row: usize) -> &[Made] {
+    let start = made.partition_point(|made| made.row < row);
+    let len = made[start..].partition_point(|made| made.row == row);
+    &made[start..start + len]
+}
+
+/// A version 4 UUID, as `gen_random_uuid()` makes it.
+fn random_uuid() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Some(bytes)
+}
+
+impl Clocks {
+    fn bytes(&self, clock: Clock) -> &[u8] {
+        match clock {
+            Clock::Instant | Clock::Utc => &self.instant,
+            Clock::Local => &self.local,
+            Clock::Date => &self.date,
+        }
+    }
+}
+
+/// Plans and refusals by statement.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    by_statement: HashMap<usize, Entry>,
+    /// Loops issue the same statement again and again.
+    last: Option<Arc<Plan>>,
+}
+
+/// Why a statement has no plan, for which bind types and catalog.
+#[derive(Debug)]
+enum Entry {
+    Plan(Arc<Plan>),
+    Refusal { reason: Reason, recognised: Arc<Recognised>, catalog: Arc<Catalog>, types: Vec<BindType> },
+}
+
+impl Plans {
+    const MAX: usize = 1_024;
+
+    fn known(
+        &mut self,
+        recognised: &Arc<Recognised>,
+        catalog: &Arc<Catalog>,
+        types: &[BindType],
+    ) -> Option<Result<Arc<Plan>, Reason>> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.is_for(recognised, types, catalog)) {
+            return Some(Ok(Arc::clone(last)));
+        }
+        match self.by_statement.get(&(Arc::as_ptr(recognised) as usize))? {
+            Entry::Plan(plan) if plan.is_for(recognised, types, catalog) => {
+                self.last = Some(Arc::clone(plan));
+                Some(Ok(Arc::clone(plan)))
+            }
+            Entry::Refusal { reason, recognised: known, catalog: then, types: bound }
+                if Arc::ptr_eq(known, recognised) && Arc::ptr_eq(then, catalog) && bound == types =>
+            {
+                Some(Err(*reason))
+            }
+            _ => None,
+        }
+    }
+
+    fn remember(
+        &mut self,
+        recognised: &Arc<Recognised>,
+        catalog: &Arc<Catalog>,
+        types: &[BindType],
+        plan: Result<Arc<Plan>, Reason>,
+    ) -> Result<Arc<Plan>, Reason> {
+        if self.by_statement.len() >= Self::MAX {
+            self.by_statement.clear();
+        }
+        let entry = match &plan {
+            Ok(plan) => Entry::Plan(Arc::clone(plan)),
+            Err(reason) => Entry::Refusal {
+                reason: *reason,
+                recognised: Arc::clone(recognised),
+                catalog: Arc::clone(catalog),
+                types: types.to_vec(),
+            },
+        };
+        // The entry keeps the statement alive, so that its address stays its own.
+        self.by_statement.insert(Arc::as_ptr(recognised) as usize, entry);
+        plan
+    }
+
+    /// The options changed: what was decided by them is decided again.
+    pub(super) fn forget(&mut self) {
+        self.by_statement.clear();
+        self.last = None;
+    }
+}

@@ -1,0 +1,159 @@
+//! Diesel with and without batching, as ratios within one run: `cargo bench -p batch-tests`.
+//!
+//! Each contestant runs several times in turn, so that a noisy minute hits all of them; medians are compared.
+//! `ROWS` and `ROUNDS` in the environment change the sizes.
+
+#![allow(missing_docs, reason = "a benchmark has no callers")]
+
+use std::time::{Duration, Instant};
+
+use batch_support::{Database, Server};
+use diesel::connection::{Connection, LoadConnection};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+
+diesel::table! {
+    users (id) {
+        id -> Integer,
+        name -> Text,
+        age -> Integer,
+    }
+}
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let rows = from_env("ROWS", 100_000)?;
+    let rounds = from_env("ROUNDS", 5)?;
+    println!("{}", Server::shared().description());
+    let database = Database::create();
+    database.execute("CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL, age int4 NOT NULL)");
+    let mut plain = diesel::PgConnection::establish(database.url())?;
+    let mut batched = batch_diesel::PgConnection::establish(database.url())?;
+    batch_diesel::enable_batch_inserts(&mut batched)?;
+
+    println!("\n{rows} rows of two columns in one transaction over loopback, ids returned; median of {rounds}");
+    let mut row_by_row = Vec::new();
+    let mut in_chunks = Vec::new();
+    let mut ours = Vec::new();
+    let memory_before = peak_memory();
+    for _ in 0..rounds {
+        row_by_row.push(timed(&database, || insert_one_by_one(&mut plain, rows))?);
+        in_chunks.push(timed(&database, || insert_in_chunks(&mut plain, rows))?);
+        ours.push(timed(&database, || insert_one_by_one(&mut batched, rows))?);
+    }
+    let base = median(&mut row_by_row);
+    report("plain, row by row", base, base, rows);
+    report("plain, values(&vec) of 1,000", median(&mut in_chunks), base, rows);
+    report("batched, row by row", median(&mut ours), base, rows);
+    println!("peak memory of the process: {memory_before} KiB before, {} KiB after", peak_memory());
+    println!("{}", batched.stats());
+
+    let reads = rows / 5;
+    println!("\n{reads} SELECTs by primary key; median of {}", 2 * rounds + 1);
+    let mut without = Vec::new();
+    let mut with = Vec::new();
+    read(&mut plain, reads)?;
+    read(&mut batched, reads)?;
+    // The one that goes first may find a colder machine: they take turns.
+    for round in 0..2 * rounds + 1 {
+        if round % 2 == 0 {
+            without.push(read(&mut plain, reads)?);
+            with.push(read(&mut batched, reads)?);
+        } else {
+            with.push(read(&mut batched, reads)?);
+            without.push(read(&mut plain, reads)?);
+        }
+    }
+    let base = median(&mut without);
+    report("plain", base, base, reads);
+    let ours = median(&mut with);
+    report("batched", ours, base, reads);
+    println!("batched reads take {:+.1} %", 100.0 * (ours.as_secs_f64() / base.as_secs_f64() - 1.0));
+    Ok(())
+}
+
+fn insert_one_by_one<C>(conn: &mut C, rows: usize) -> QueryResult<()>
+where
+    C: Connection<Backend = Pg> + LoadConnection,
+{
+    conn.transaction(|conn| {
+        for row in 0..rows {
+            let name = format!("user {row}");
+            let _: i32 = diesel::insert_into(users::table)
+                .values((users::name.eq(&name), users::age.eq(row as i32)))
+                .returning(users::id)
+                .get_result(conn)?;
+        }
+        Ok(())
+    })
+}
+
+fn insert_in_chunks<C>(conn: &mut C, rows: usize) -> QueryResult<()>
+where
+    C: Connection<Backend = Pg> + LoadConnection,
+{
+    conn.transaction(|conn| {
+        let all: Vec<usize> = (0..rows).collect();
+        for chunk in all.chunks(1_000) {
+            let names: Vec<String> = chunk.iter().map(|row| format!("user {row}")).collect();
+            let values: Vec<_> = chunk
+                .iter()
+                .zip(&names)
+                .map(|(row, name)| (users::name.eq(name), users::age.eq(*row as i32)))
+                .collect();
+            let _: Vec<i32> =
+                diesel::insert_into(users::table).values(&values).returning(users::id).get_results(conn)?;
+        }
+        Ok(())
+    })
+}
+
+fn read<C>(conn: &mut C, times: usize) -> QueryResult<Duration>
+where
+    C: Connection<Backend = Pg> + LoadConnection,
+{
+    let first: i32 = users::table.select(diesel::dsl::min(users::id)).first::<Option<i32>>(conn)?.unwrap_or(1);
+    let start = Instant::now();
+    for n in 0..times {
+        let _: (i32, String, i32) = users::table.find(first + n as i32).first(conn)?;
+    }
+    Ok(start.elapsed())
+}
+
+/// Runs `f` on an empty table.
+fn timed(database: &Database, f: impl FnOnce() -> QueryResult<()>) -> Result<Duration> {
+    database.execute("TRUNCATE users");
+    database.execute("CHECKPOINT");
+    let start = Instant::now();
+    f()?;
+    Ok(start.elapsed())
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn report(what: &str, time: Duration, base: Duration, rows: usize) {
+    let seconds = time.as_secs_f64();
+    println!(
+        "{what:<32} {seconds:>8.3} s {:>9.2} µs/row {:>7.2}×",
+        1e6 * seconds / rows as f64,
+        base.as_secs_f64() / seconds
+    );
+}
+
+/// The most memory that this process has used, in KiB.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+fn from_env(name: &str, default: usize) -> Result<usize> {
+    match std::env::var(name) {
+        Ok(value) => Ok(value.parse().map_err(|_| format!("{name} is not a number: {value:?}"))?),
+        Err(_) => Ok(default),
+    }
+}
