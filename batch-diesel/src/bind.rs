@@ -9,16 +9,31 @@ use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
 use diesel::sql_types::Untyped;
 
+/// Why binds could not be collected.
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// A lookup failed, and with it the transaction.
+    pub(crate) in_lookup: bool,
+}
+
 /// Collects the binds of a query. Custom types are looked up on `connection`, past the wrapper, so that this flushes
-/// nothing. `None` where a type is unknown: Diesel has the error for it.
-pub(crate) fn collect(source: &impl QueryFragment<Pg>, lookup: &mut (dyn PgMetadataLookup + 'static)) -> Option<Binds> {
+/// nothing. An error is the one that Diesel itself gives.
+pub(crate) fn collect(
+    source: &impl QueryFragment<Pg>,
+    connection: &mut (dyn PgMetadataLookup + 'static),
+) -> Result<Binds, Failed> {
     let mut collector = RawBytesBindCollector::<Pg>::new();
-    source.collect_binds(&mut collector, lookup, &Pg).ok()?;
+    let collected = source.collect_binds(&mut collector, connection, &Pg);
     let bind_type = |metadata: &PgTypeMetadata| {
-        Some(BindType { oid: metadata.oid().ok()?, array_oid: metadata.array_oid().unwrap_or(0) })
+        let oid = metadata.oid().map_err(|error| Error::SerializationError(Box::new(error)))?;
+        Ok(BindType { oid, array_oid: metadata.array_oid().unwrap_or(0) })
     };
-    let types = collector.metadata.iter().map(bind_type).collect::<Option<Vec<_>>>()?;
-    Some(Binds { types, values: collector.binds })
+    let types = collector.metadata.iter().map(bind_type).collect::<QueryResult<Vec<_>>>();
+    let in_lookup = types.is_err();
+    match collected.and(types) {
+        Ok(types) => Ok(Binds { types, values: collector.binds }),
+        Err(error) => Err(Failed { error, in_lookup }),
+    }
 }
 
 /// A statement of the engine as a Diesel query.

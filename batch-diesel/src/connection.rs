@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Recognised, Stats};
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, Instrumentation, InstrumentationEvent,
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DebugQuery, Instrumentation, InstrumentationEvent,
     LoadConnection, MultiConnectionHelper, SimpleConnection, StrQueryHelper, WithMetadataLookup,
 };
 use diesel::expression::QueryMetadata;
@@ -108,24 +108,34 @@ impl PgConnection {
 
     /// Offers a query; `None` where it is to be sent.
     fn offer<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> QueryResult<Option<Answer>> {
-        let recognised = self.recognise(source);
+        let statement = self.recognise(source);
         let mut binds = Binds::default();
-        let mut statement = recognised;
         if self.batch.wants_binds(&statement) {
             match bind::collect(source, &mut self.inner) {
-                Some(collected) => binds = collected,
-                // Diesel will say what is wrong with the binds.
-                None => statement = Arc::new(Recognised::rows_only()),
+                Ok(collected) => binds = collected,
+                Err(failed) => {
+                    if failed.in_lookup {
+                        self.batch.failed_late();
+                    }
+                    let query = diesel::debug_query::<Pg, _>(source);
+                    self.note(&query, Some(&failed.error));
+                    return Err(failed.error);
+                }
             }
         }
         let step = self.batch.offer(statement, binds);
         let answer = run::drive(&mut self.inner, &mut self.batch, step)?;
         if answer.is_some() {
-            let query = diesel::debug_query::<Pg, _>(source);
-            self.inner.instrumentation().on_connection_event(InstrumentationEvent::start_query(&query));
-            self.inner.instrumentation().on_connection_event(InstrumentationEvent::finish_query(&query, None));
+            self.note(&diesel::debug_query::<Pg, _>(source), None);
         }
         Ok(answer)
+    }
+
+    /// Tells the instrumentation of a query that is not sent.
+    fn note(&mut self, query: &dyn DebugQuery, error: Option<&Error>) {
+        let instrumentation = self.inner.instrumentation();
+        instrumentation.on_connection_event(InstrumentationEvent::start_query(query));
+        instrumentation.on_connection_event(InstrumentationEvent::finish_query(query, error));
     }
 
     fn recognise<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> Arc<Recognised> {
@@ -155,9 +165,7 @@ impl SimpleConnection for PgConnection {
         // An INSERT without binds has only literals and defaults: it may wait as well.
         let step = self.batch.offer(statement, Binds::default());
         if run::drive(&mut self.inner, &mut self.batch, step)?.is_some() {
-            let query = StrQueryHelper::new(query);
-            self.inner.instrumentation().on_connection_event(InstrumentationEvent::start_query(&query));
-            self.inner.instrumentation().on_connection_event(InstrumentationEvent::finish_query(&query, None));
+            self.note(&StrQueryHelper::new(query), None);
             return Ok(());
         }
         let result = self.inner.batch_execute(query);

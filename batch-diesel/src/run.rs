@@ -1,10 +1,10 @@
 //! Runs the engine's statements on Diesel's connection.
 
 use batch_core::{Answer, Batch, Purpose, Query, Step, TextRow};
+use diesel::PgConnection;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
 use diesel::result::{Error, QueryResult};
 use diesel::row::{Field, Row};
-use diesel::{Connection, PgConnection};
 
 use crate::bind::EngineQuery;
 use crate::error;
