@@ -195,7 +195,8 @@ impl Batch {
             }
         }
         let waiting = self.pending.current(plan.table.oid)?;
-        let fits = plan.slots.iter().all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
+        let mut typed = plan.slots.iter().filter(|slot| slot.typed);
+        let fits = typed.all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
         (!fits).then_some(Decision::Flush(FlushCause::BindType))
     }
 
