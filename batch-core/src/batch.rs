@@ -13,7 +13,8 @@
 //!                             ←    Step::Answer(rows)   or: here is the answer
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 mod insert;
@@ -67,6 +68,7 @@ pub struct Batch {
     /// An error is being cleaned up after.
     raising: bool,
     sending: Option<Arc<Recognised>>,
+    issued: Issued,
     /// Room for the decision about an INSERT, kept to spare allocations.
     scratch: Scratch,
     flush_span: Option<tracing::Span>,
@@ -120,6 +122,24 @@ enum Offer {
     Explain,
 }
 
+/// Texts that the engine has run before: preparing pays from the second time on, the first time it is a round trip more.
+#[derive(Debug, Default)]
+struct Issued {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Issued {
+    const MAX: usize = 4_096;
+
+    fn note(&mut self, query: &mut Query) {
+        if self.hashes.len() >= Self::MAX {
+            self.hashes.clear();
+        }
+        query.cacheable &= !self.hashes.insert(self.hasher.hash_one(&query.sql));
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
     Catalog { epoch: u64 },
@@ -148,6 +168,7 @@ impl Batch {
             running: None,
             raising: false,
             sending: None,
+            issued: Issued::default(),
             scratch: Scratch::default(),
             flush_span: None,
             stats: Stats::default(),
@@ -305,10 +326,11 @@ impl Batch {
     /// Goes on until the adapter has to do something.
     fn advance(&mut self) -> Step {
         loop {
-            if let Some(query) = self.outbox.pop_front() {
+            if let Some(mut query) = self.outbox.pop_front() {
                 let cleaning = self.raising;
                 self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
+                self.issued.note(&mut query);
                 return Step::Run(query);
             }
             self.flush_span = None;
@@ -481,7 +503,9 @@ impl Batch {
 
     fn read_catalog(&mut self) -> Step {
         self.running = Some(Running::Catalog { epoch: self.database.epoch() });
-        Step::Run(catalog::query())
+        let mut query = catalog::query();
+        self.issued.note(&mut query);
+        Step::Run(query)
     }
 
     fn catalog_came(&mut self, rows: &[TextRow], epoch: u64) {
@@ -510,18 +534,26 @@ impl Batch {
         let wanted = std::mem::take(&mut self.transaction.wanted);
         let positions = std::mem::take(&mut self.positions);
         let requests: Vec<(u32, u32)> = self.with_stock(|stock| {
-            // Sequences that this transaction has used and that are empty are filled on the same way.
-            let others = wanted.iter().filter(|other| {
-                !needs.iter().any(|need| need.sequence == other.sequence) && !stock.has_any(other, &positions)
-            });
-            let others: Vec<Need> = others.copied().collect();
-            let all = needs.iter().chain(&others);
-            all.map(|need| (need.sequence, stock.block(need, max))).collect()
+            let mut requests: Vec<_> = needs.iter().map(|need| (need.sequence, stock.block(need, max))).collect();
+            let first = needs.first().copied().zip(requests.first().map(|(_, count)| *count));
+            // Sequences that this transaction has used are filled on the same way.
+            for other in wanted.iter().filter(|other| !needs.iter().any(|need| need.sequence == other.sequence)) {
+                let count = match &first {
+                    Some((first, count)) => stock.along(other, first, *count, &positions, max),
+                    None => 0,
+                };
+                if count > 0 {
+                    requests.push((other.sequence, count));
+                }
+            }
+            requests
         });
         self.positions = positions;
         self.transaction.wanted = wanted;
         self.running = Some(Running::Reserve);
-        Step::Run(reserve::query(&requests))
+        let mut query = reserve::query(&requests);
+        self.issued.note(&mut query);
+        Step::Run(query)
     }
 
     fn reservation_came(&mut self, rows: &[TextRow]) {

@@ -494,3 +494,367 @@ fn mark_shared_sequences(tables: &mut [Table]) {
         }
     }
 }
+
+/// Catalogs for tests, made of rows as Postgres would give them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Named types: what a test writes, and what the catalog says of it.
+    const TYPES: &[(&str, u32, u32, &str)] = &[
+        ("bool", 16, 1000, "boolean"),
+        ("bytea", 17, 1001, "bytea"),
+        ("int8", 20, 1016, "bigint"),
+        ("int2", 21, 1005, "smallint"),
+        ("int4", 23, 1007, "integer"),
+        ("text", 25, 1009, "text"),
+        ("json", 114, 199, "json"),
+        ("cidr", 650, 651, "cidr"),
+        ("float8", 701, 1022, "double precision"),
+        ("inet", 869, 1041, "inet"),
+        ("bpchar", 1042, 1014, "bpchar"),
+        ("varchar", 1043, 1015, "character varying"),
+        ("date", 1082, 1182, "date"),
+        ("time", 1083, 1183, "time without time zone"),
+        ("timestamp", 1114, 1115, "timestamp without time zone"),
+        ("timestamptz", 1184, 1185, "timestamp with time zone"),
+        ("numeric", 1700, 1231, "numeric"),
+        ("uuid", 2950, 2951, "uuid"),
+        ("jsonb", 3802, 3807, "jsonb"),
+        ("int4range", 3904, 3905, "int4range"),
+        ("mood", MOOD, MOOD + 1, "mood"),
+        ("pair", 50_010, 50_011, "pair"),
+    ];
+    /// An enum type of the labels `sad` and `happy`.
+    pub(crate) const MOOD: u32 = 50_000;
+    /// What the session of [`rows`] is.
+    pub(crate) const IDENTITY: &str = "{pg_catalog,public} as me";
+
+    pub(crate) struct TableRow(Value, Vec<(Vec<&'static str>, &'static str, Vec<&'static str>)>);
+
+    pub(crate) struct ColumnRow(Value);
+
+    /// An ordinary, visible table in the schema `public`.
+    pub(crate) fn table(name: &str) -> TableRow {
+        let row = json!({
+            "oid": 0, "schema": "public", "name": name, "kind": "r", "visible": true, "insert": true, "select": true,
+            "rls": false, "trigger": false, "rule": false, "foreign": false, "checks": null, "columns": [],
+        });
+        TableRow(row, Vec::new())
+    }
+
+    /// A column that may be NULL and has no default, of a type such as `int4`, `varchar(5)`, `numeric(6,2)`, `text[]`.
+    pub(crate) fn column(name: &str, sql_type: &str) -> ColumnRow {
+        let (element, is_array) = sql_type.strip_suffix("[]").map_or((sql_type, false), |element| (element, true));
+        let (bare, modifier) = element.split_once('(').map_or((element, None), |(bare, rest)| (bare, Some(rest)));
+        let &(type_name, oid, array, sql) = TYPES.iter().find(|(known, ..)| *known == bare).unwrap();
+        let type_kind = match oid {
+            MOOD => "e",
+            50_010 => "c",
+            _ => "b",
+        };
+        let (oid, array, element) = if is_array { (array, 0, oid) } else { (oid, array, 0) };
+        ColumnRow(json!({
+            "name": name, "number": 0, "type": oid, "type_name": type_name, "type_sql": sql, "base_sql": sql,
+            "array": array, "type_kind": type_kind, "base": oid, "modifier": modifier.map_or(-1, |m| encode(bare, m)),
+            "is_array": is_array, "element": element, "domain_default": null, "not_null": false, "generated": false,
+            "identity": "", "default": null, "deterministic": true, "sequence": null,
+        }))
+    }
+
+    /// `atttypmod` of what follows `type(`.
+    fn encode(sql_type: &str, modifier: &str) -> i32 {
+        let numbers: Vec<i32> = modifier.trim_end_matches(')').split(',').map(|n| n.parse().unwrap()).collect();
+        match (sql_type, numbers.as_slice()) {
+            ("numeric", [precision, scale]) => ((precision << 16) | (scale & 0x7ff)) + 4,
+            ("timestamp" | "timestamptz" | "time", [digits]) => *digits,
+            (_, [length]) => length + 4,
+            _ => panic!("{sql_type}({modifier}"),
+        }
+    }
+
+    impl TableRow {
+        /// Replaces what [`table`] says.
+        pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+            self.0[key] = value.into();
+            self
+        }
+
+        pub(crate) fn column(mut self, mut column: ColumnRow) -> Self {
+            let columns = self.0["columns"].as_array_mut().unwrap();
+            column.0["number"] = (columns.len() + 1).into();
+            columns.push(column.0);
+            self
+        }
+
+        /// A CHECK constraint; `calls` says whether it calls a function of the user's that is not immutable.
+        pub(crate) fn check(self, definition: &str, calls: bool) -> Self {
+            self.with("checks", json!([{ "def": definition, "calls": calls }]))
+        }
+
+        /// A foreign key.
+        pub(crate) fn references(mut self, columns: &[&'static str], table: &'static str, to: &[&'static str]) -> Self {
+            self.1.push((columns.to_vec(), table, to.to_vec()));
+            self
+        }
+    }
+
+    impl ColumnRow {
+        /// Replaces what [`column`] says.
+        pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+            self.0[key] = value.into();
+            self
+        }
+
+        pub(crate) fn not_null(self) -> Self {
+            self.with("not_null", true)
+        }
+
+        pub(crate) fn default(self, expression: &str) -> Self {
+            self.with("default", expression)
+        }
+
+        /// `nextval` of the sequence `public.s<oid>` is the default.
+        pub(crate) fn serial(self, sequence: u32) -> Self {
+            self.not_null().default(&format!("nextval('s{sequence}'::regclass)")).sequence(sequence, "usable", true)
+        }
+
+        /// GENERATED ALWAYS (`a`) or BY DEFAULT (`d`) AS IDENTITY.
+        pub(crate) fn identity(self, kind: &str, sequence: u32) -> Self {
+            self.not_null().with("identity", kind).sequence(sequence, "usable", true)
+        }
+
+        /// The sequence that the default depends on, with one thing said otherwise.
+        pub(crate) fn sequence(self, oid: u32, key: &str, value: impl Into<Value>) -> Self {
+            let name = format!("public.s{oid}");
+            let mut row = json!({ "oid": oid, "name": name, "increment": 1, "cycle": false, "usable": true });
+            row[key] = value.into();
+            self.with("sequence", row)
+        }
+
+        /// Of a domain over the type.
+        pub(crate) fn domain(self, oid: u32, name: &str) -> Self {
+            self.with("type", oid)
+                .with("array", oid + 1)
+                .with("type_name", name)
+                .with("type_sql", name)
+                .with("type_kind", "d")
+        }
+    }
+
+    /// The rows that the catalog query would bring for these tables.
+    pub(crate) fn rows(tables: impl IntoIterator<Item = TableRow>) -> Vec<TextRow> {
+        let mut tables: Vec<TableRow> = tables.into_iter().collect();
+        for (at, table) in tables.iter_mut().enumerate() {
+            table.0["oid"] = (at + 100).into();
+        }
+        let keys: Vec<Value> =
+            tables.iter().map(|table| table.1.iter().map(|key| foreign_key(&tables, table, key)).collect()).collect();
+        let tables = tables.into_iter().zip(keys).map(|(table, keys)| row("table", table.with("foreign_keys", keys).0));
+        let session =
+            json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": "UTF8", "identity": IDENTITY });
+        let labels = json!({ "oid": MOOD, "labels": ["sad", "happy"] });
+        [row("session", session), row("enum", labels)].into_iter().chain(tables).collect()
+    }
+
+    pub(crate) fn row(what: &str, json: Value) -> TextRow {
+        vec![Some(what.to_owned()), Some(json.to_string())]
+    }
+
+    fn foreign_key(
+        tables: &[TableRow],
+        child: &TableRow,
+        (columns, parent, to): &(Vec<&str>, &str, Vec<&str>),
+    ) -> Value {
+        let parent = tables.iter().find(|table| table.0["name"] == *parent).unwrap();
+        let numbers = |table: &TableRow, names: &[&str]| -> Vec<Value> {
+            let columns = table.0["columns"].as_array().unwrap();
+            names.iter().map(|name| columns.iter().find(|c| c["name"] == *name).unwrap()["number"].clone()).collect()
+        };
+        json!({ "table": parent.0["oid"], "columns": numbers(child, columns), "referenced": numbers(parent, to) })
+    }
+
+    /// What [`Catalog::read`] makes of these tables.
+    pub(crate) fn catalog(tables: impl IntoIterator<Item = TableRow>) -> Arc<Catalog> {
+        Arc::new(Catalog::read(&rows(tables), 0).unwrap())
+    }
+
+    /// A catalog of one table `t` with one column `c`, and that table.
+    pub(crate) fn one_column(column: ColumnRow) -> (Arc<Catalog>, Arc<Table>) {
+        let catalog = catalog([table("t").column(column.with("name", "c"))]);
+        let table = Arc::clone(&catalog.tables()[0]);
+        (catalog, table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::testing::{IDENTITY, catalog, column, one_column, row, rows, table};
+    use super::*;
+
+    fn named(schema: Option<&str>, name: &str) -> TableName {
+        TableName { schema: schema.map(str::to_owned), name: name.to_owned() }
+    }
+
+    fn unfit(row: testing::TableRow) -> Option<Reason> {
+        catalog([row.column(column("c", "text"))]).tables()[0].unfit
+    }
+
+    #[test]
+    fn a_plain_or_partitioned_table_is_fit() {
+        assert_eq!(unfit(table("t")), None);
+        assert_eq!(unfit(table("t").with("kind", "p")), None);
+    }
+
+    #[test]
+    fn what_postgres_does_beside_the_insert_makes_a_table_unfit() {
+        for kind in ["v", "m", "f"] {
+            assert_eq!(unfit(table("t").with("kind", kind)), Some(Reason::NotATable), "{kind}");
+        }
+        assert_eq!(unfit(table("t").with("kind", "p").with("foreign", true)), Some(Reason::NotATable));
+        assert_eq!(unfit(table("t").with("insert", false)), Some(Reason::NoPrivilege));
+        assert_eq!(unfit(table("t").with("rls", true)), Some(Reason::RowSecurity));
+        assert_eq!(unfit(table("t").with("trigger", true)), Some(Reason::Trigger));
+        assert_eq!(unfit(table("t").with("rule", true)), Some(Reason::Rule));
+    }
+
+    #[test]
+    fn a_check_may_call_only_functions_that_never_change_their_mind() {
+        let check = |definition| unfit(table("t").check(definition, false));
+        assert_eq!(check("CHECK ((length(c) > 0))"), None);
+        assert_eq!(
+            check("CHECK (((c)::text = ANY ((ARRAY['a'::character varying, 'b'::character varying])::text[])))"),
+            None
+        );
+        assert_eq!(check("CHECK ((num_nonnulls(c, d) = 1))"), None);
+        assert_eq!(check("CHECK ((c < clock_timestamp()))"), Some(Reason::CheckCalls));
+        assert_eq!(check("CHECK ((random() > 0.5))"), Some(Reason::CheckCalls));
+        assert_eq!(check("CHECK (is_free(c))"), Some(Reason::CheckCalls));
+        assert_eq!(unfit(table("t").check("CHECK ((length(c) > 0))", true)), Some(Reason::CheckCalls));
+    }
+
+    #[test]
+    fn a_default_is_what_its_sequence_and_its_text_say() {
+        let default = |row| one_column(row).1.columns[0].default.to_owned_kind();
+        assert_eq!(default(column("c", "int4")), "null");
+        assert_eq!(default(column("c", "int4").default("5")), "constant 5");
+        assert_eq!(default(column("c", "int4").serial(7)), "sequence 7");
+        assert_eq!(default(column("c", "int4").identity("a", 7)), "sequence 7");
+        assert_eq!(default(column("c", "int4").with("domain_default", "3")), "constant 3");
+        assert_eq!(default(column("c", "int4").serial(7).with("generated", true)), "null");
+        assert_eq!(default(column("c", "timestamptz").default("now()")), "now");
+        assert_eq!(default(column("c", "uuid").default("gen_random_uuid()")), "uuid");
+    }
+
+    #[test]
+    fn a_sequence_that_the_engine_cannot_use_like_postgres_is_unfit() {
+        let default = |row| match &one_column(row).1.columns[0].default {
+            Default::Unfit(reason) => Some(*reason),
+            _ => None,
+        };
+        let serial = |key: &str, value: bool| column("c", "int4").serial(7).sequence(7, key, value);
+        assert_eq!(default(serial("cycle", true)), Some(Reason::SequenceCycles));
+        assert_eq!(default(serial("usable", false)), Some(Reason::SequencePrivilege));
+        let expression = column("c", "int4").default("(nextval('s7'::regclass) * 10)").sequence(7, "usable", true);
+        assert_eq!(default(expression), Some(Reason::SequenceExpression));
+        let lost = column("c", "int4").with("identity", "d");
+        assert_eq!(default(lost), Some(Reason::SequenceUnknown));
+    }
+
+    impl Default {
+        fn to_owned_kind(&self) -> String {
+            match self {
+                Self::Null => "null".into(),
+                Self::Constant(sql) => format!("constant {sql}"),
+                Self::Sequence(sequence) => format!("sequence {}", sequence.oid),
+                Self::Now(..) => "now".into(),
+                Self::RandomUuid(_) => "uuid".into(),
+                Self::Unfit(reason) => format!("unfit: {reason}"),
+            }
+        }
+    }
+
+    #[test]
+    fn same_named_tables_in_different_schemas_never_mix() {
+        let catalog = catalog([
+            table("t").column(column("mine", "int4")),
+            table("t").with("schema", "other").with("visible", false).column(column("theirs", "int4")),
+        ]);
+        let column = |schema, name| catalog.table(&named(schema, name)).map(|t| t.columns[0].name.clone());
+        assert_eq!(column(None, "t").as_deref(), Some("mine"));
+        assert_eq!(column(Some("public"), "t").as_deref(), Some("mine"));
+        assert_eq!(column(Some("other"), "t").as_deref(), Some("theirs"));
+        assert_eq!(column(Some("third"), "t"), None);
+        assert_eq!(column(None, "T"), None);
+    }
+
+    #[test]
+    fn a_table_that_is_not_visible_is_found_only_by_its_full_name() {
+        let catalog = catalog([table("t").with("schema", "other").with("visible", false)]);
+        assert!(catalog.table(&named(None, "t")).is_none());
+        assert!(catalog.table(&named(Some("other"), "t")).is_some());
+    }
+
+    #[test]
+    fn ids_are_always_reserved_where_others_use_the_sequence_or_refer_to_the_column() {
+        let catalog = catalog([
+            table("alone").column(column("id", "int4").serial(1)),
+            table("one").column(column("id", "int4").serial(2)),
+            table("two").column(column("id", "int4").serial(2)),
+            table("parent").column(column("id", "int4").serial(3)),
+            table("child").column(column("id", "int4").serial(4)).column(column("parent", "int4")).references(
+                &["parent"],
+                "parent",
+                &["id"],
+            ),
+        ]);
+        let always: Vec<bool> = catalog
+            .tables()
+            .iter()
+            .flat_map(|table| table.sequences())
+            .map(|sequence| sequence.always_reserve)
+            .collect();
+        assert_eq!(always, [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn foreign_keys_are_known_from_both_sides() {
+        let catalog = catalog([
+            table("parent").column(column("a", "int4")).column(column("b", "int4")),
+            table("child").column(column("x", "int4")).column(column("y", "int4")).references(
+                &["y", "x"],
+                "parent",
+                &["a", "b"],
+            ),
+        ]);
+        let [parent, child] = catalog.tables() else { panic!("two tables") };
+        assert_eq!(child.foreign_keys[0].columns, [1, 0]);
+        assert_eq!((parent.referenced_by[0].table, &parent.referenced_by[0].columns[..]), (child.oid, &[0, 1][..]));
+    }
+
+    #[test]
+    fn another_product_or_an_old_version_is_refused() {
+        let read = |version: u32, product: &str| {
+            let session = json!({ "version": version, "product": product, "encoding": "UTF8", "identity": IDENTITY });
+            Catalog::read(&[row("session", session)], 0).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(130_000, "PostgreSQL 13.0"), Ok(()));
+        assert!(read(120_011, "PostgreSQL 12.11").unwrap_err().contains("13 or later"));
+        assert!(read(130_000, "CockroachDB CCL v23").unwrap_err().contains("CockroachDB"));
+    }
+
+    #[test]
+    fn rows_that_make_no_sense_are_an_error_and_no_panic() {
+        let read = |rows: &[TextRow]| Catalog::read(rows, 0).map(|_| ()).map_err(|error| error.to_string());
+        assert!(read(&[]).unwrap_err().contains("no row about the session"));
+        assert!(read(&[vec![None]]).is_err());
+        assert!(read(&[row("table", json!({ "oid": 1 }))]).is_err());
+        let mut without_session = rows([table("t")]);
+        without_session.remove(0);
+        assert!(read(&without_session).is_err());
+    }
+}

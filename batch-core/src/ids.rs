@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 /// How many ids the first block of a sequence has.
 const FIRST_BLOCK: u32 = 64;
 /// By how much the next block is larger than one that was used up.
-const GROWTH: u32 = 16;
+const GROWTH: u32 = 32;
 
 /// Ids at hand, by sequence.
 #[derive(Debug, Default)]
@@ -106,6 +106,20 @@ impl Stock {
     pub(crate) fn block(&mut self, need: &Need, max: u32) -> u32 {
         let needed = u32::try_from(need.count).unwrap_or(u32::MAX);
         self.shelf(need).block.min(max).max(needed)
+    }
+
+    /// How many ids of `other` to reserve on the way, while `count` ids of `first` are: as many as it will use until
+    /// those are used up, going by the use of both so far.
+    pub(crate) fn along(&mut self, other: &Need, first: &Need, count: u32, positions: &Positions, max: u32) -> u32 {
+        let used = u64::from(self.shelf(first).used);
+        let shelf = self.shelf(other);
+        let at_hand = (shelf.ids.len() - shelf.first_after(positions.get(other.sequence))) as u64;
+        if at_hand == 0 {
+            return shelf.block.min(max);
+        }
+        let Some(uses) = (u64::from(shelf.used) * u64::from(count)).checked_div(used) else { return 0 };
+        // At most `max`, which is 32 bits wide.
+        uses.min(u64::from(max)).saturating_sub(at_hand) as u32
     }
 
     /// Adds a block that the sequence gave.
@@ -228,7 +242,7 @@ mod tests {
                 size
             })
             .collect();
-        assert_eq!(sizes, [64, 1024, 4096, 4096]);
+        assert_eq!(sizes, [64, 2048, 4096, 4096]);
     }
 
     #[test]
@@ -238,6 +252,18 @@ mod tests {
         stock.discard(SEQUENCE);
         assert_eq!(stock.discarded, 61);
         assert_eq!(stock.block(&need(1), 4096), 6);
+    }
+
+    #[test]
+    fn a_sequence_is_filled_on_the_way_for_as_long_as_the_other_lasts() {
+        let other = Need { sequence: 8, ..need(1) };
+        let mut stock = stocked(1..=64);
+        stock.block(&other, 4096);
+        stock.add(8, 1..=64, 4096);
+        take(&mut stock, &mut Positions::default(), 64);
+        assert!(stock.take(&[Need { count: 16, ..other }], &mut Positions::default(), &mut Vec::new()));
+        // A quarter of the use, so a quarter of the block, less the 48 that are there.
+        assert_eq!(stock.along(&other, &need(1), 2048, &Positions::default(), 4096), 512 - 48);
     }
 
     #[test]

@@ -1,0 +1,147 @@
+//! The guard of the promise: the same random program, plain and batched, everything compared.
+//!
+//! Programs are made by [`generate`], run by [`run`] and compared here. Ids are not compared by their value, as blocks
+//! leave gaps that the contract allows (§2.4): references are compared by the label of the row they point at, and every
+//! id must be higher than those before it. `BATCH_DIFFERENTIAL_CASES` sets the number of programs and
+//! `BATCH_DIFFERENTIAL_SEED` repeats a run; a failure prints its seed and the smallest program that shows it.
+
+mod generate;
+mod run;
+mod schema;
+
+use batch_core::{BatchOptions, Nested};
+use batch_support::Database;
+use batch_tests::{Adapter, Batching, Session};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use self::generate::{Options, Program};
+use self::run::{Errors, Event, Run, Transcript};
+
+const CASES: u32 = 1_500;
+
+/// Runs random programs on plain and batched connections of an adapter.
+pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
+    let cases = std::env::var("BATCH_DIFFERENTIAL_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let seed = std::env::var("BATCH_DIFFERENTIAL_SEED").map_or_else(|_| rand_seed(), |seed| seed.parse().unwrap());
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let bench = std::cell::RefCell::new(Bench::<A>::new());
+    let outcome = runner.run(&generate::program().prop_map(Program::label), |program| {
+        bench.borrow_mut().compare(&program).map_err(TestCaseError::fail)
+    });
+    match outcome {
+        Ok(()) => {
+            let bench = bench.into_inner();
+            eprintln!(
+                "{cases} programs with seed {seed}: {} inserts deferred, {} sent at once",
+                bench.deferred, bench.sent
+            );
+            assert!(bench.deferred > bench.sent, "most inserts of the programs should wait, or little is tested");
+        }
+        Err(TestError::Fail(reason, program)) => {
+            panic!("BATCH_DIFFERENTIAL_SEED={seed}\n{reason}\nthe smallest program that shows it:\n{program:#?}")
+        }
+        Err(TestError::Abort(reason)) => panic!("BATCH_DIFFERENTIAL_SEED={seed}: gave up: {reason}"),
+    }
+}
+
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// The databases that programs run on.
+struct Bench<A: Adapter> {
+    plain: A::Plain,
+    oracle: A::Plain,
+    batched: A::Batched,
+    deferred: u64,
+    sent: u64,
+    _databases: [Database; 3],
+}
+
+impl<A: Adapter> Bench<A> {
+    fn new() -> Self {
+        let databases = [Database::create(), Database::create(), Database::create()];
+        for database in &databases {
+            database.execute(schema::SCHEMA);
+        }
+        Self {
+            plain: A::Plain::connect(databases[0].url()).unwrap(),
+            oracle: A::Plain::connect(databases[1].url()).unwrap(),
+            batched: A::Batched::connect(databases[2].url()).unwrap(),
+            deferred: 0,
+            sent: 0,
+            _databases: databases,
+        }
+    }
+
+    fn compare(&mut self, program: &Program) -> Result<(), String> {
+        let Options { max_rows, merge } = program.options;
+        let nested = if merge { Nested::Merge } else { Nested::Flush };
+        let options = BatchOptions::new().max_rows(max_rows).nested(nested);
+        self.batched.enable(options).map_err(|error| error.to_string())?;
+        let plain = Run::new(&mut self.plain, Errors::EndTheTransaction).run(program)?;
+        if merge && plain.has_failures() {
+            // Where nested transactions merge, errors come from the outer flush (§2.6): there is nothing to compare.
+            return Ok(());
+        }
+        let before = self.batched.stats();
+        let batched = Run::new(&mut self.batched, Errors::EndTheTransaction).run(program)?;
+        let after = self.batched.stats();
+        self.deferred += after.inserts_deferred - before.inserts_deferred;
+        self.sent += after.inserts_sent.values().sum::<u64>() - before.inserts_sent.values().sum::<u64>();
+        let oracle = if plain.has_failures() {
+            Some(Run::new(&mut self.oracle, Errors::UndoTheStatement).run(program)?)
+        } else {
+            None
+        };
+        same(&plain, &batched, oracle.as_ref())
+    }
+}
+
+/// Compares two transcripts; `oracle` knows every error that a statement of the program would have met.
+fn same(plain: &Transcript, batched: &Transcript, oracle: Option<&Transcript>) -> Result<(), String> {
+    same_events(&plain.events, &batched.events, oracle)?;
+    for (expected, actual) in plain.contents.iter().zip(&batched.contents) {
+        if expected != actual {
+            return Err(format!("the contents differ\n  plain:   {expected:?}\n  batched: {actual:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn same_events(plain: &[Event], batched: &[Event], oracle: Option<&Transcript>) -> Result<(), String> {
+    for (at, expected) in plain.iter().enumerate() {
+        let Some(actual) = batched.get(at) else {
+            return Err(format!("batched stopped before {expected:?}"));
+        };
+        match (expected, actual) {
+            (
+                Event::Block { events: a, failure: a_failed, rolls_back },
+                Event::Block { events: b, failure: b_failed, .. },
+            ) => {
+                same_events(a, b, oracle)?;
+                match (a_failed, b_failed) {
+                    (None, None) if a.len() != b.len() => {
+                        return Err("one ran more statements than the other".to_owned());
+                    }
+                    (None, None) => {}
+                    // The one visible difference: the error comes at the flush (§2.6), so that more statements ran before
+                    // it, and another of them may be the first to fail.
+                    (Some(_), Some(failed)) if a_failed == b_failed || oracle.is_some_and(|o| o.knows(failed)) => {}
+                    // Rows that are rolled back are never sent (§2.2).
+                    (Some(_), None) if *rolls_back => {}
+                    _ => return Err(format!("the errors differ\n  plain:   {a_failed:?}\n  batched: {b_failed:?}")),
+                }
+            }
+            (expected, actual) if expected == actual => {}
+            _ => return Err(format!("the results differ\n  plain:   {expected:?}\n  batched: {actual:?}")),
+        }
+    }
+    Ok(())
+}
