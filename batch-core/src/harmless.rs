@@ -299,7 +299,15 @@ const FUNCTIONS: &[&str] = &[
 /// Functions of `pg_catalog` that are not volatile, so that a CHECK constraint may call them later than it would have.
 pub(crate) fn is_steady(name: &str) -> bool {
     is_harmless(name)
-        && !matches!(name, "clock_timestamp" | "random" | "statement_timestamp" | "timeofday" | "gen_random_uuid")
+        && !matches!(
+            name,
+            "clock_timestamp"
+                | "gen_random_uuid"
+                | "pg_total_relation_size"
+                | "random"
+                | "statement_timestamp"
+                | "timeofday"
+        )
 }
 
 #[cfg(test)]
