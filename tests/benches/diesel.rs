@@ -113,10 +113,10 @@ fn read<C>(conn: &mut C, times: usize) -> QueryResult<Duration>
 where
     C: Connection<Backend = Pg> + LoadConnection,
 {
-    let first: i32 = users::table.select(diesel::dsl::min(users::id)).first::<Option<i32>>(conn)?.unwrap_or(1);
+    let ids: Vec<i32> = users::table.select(users::id).limit(times as i64).load(conn)?;
     let start = Instant::now();
-    for n in 0..times {
-        let _: (i32, String, i32) = users::table.find(first + n as i32).first(conn)?;
+    for id in ids {
+        let _: (i32, String, i32) = users::table.find(id).first(conn)?;
     }
     Ok(start.elapsed())
 }

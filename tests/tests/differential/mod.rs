@@ -40,6 +40,7 @@ pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
                 "{cases} programs with seed {seed}: {} inserts deferred, {} sent at once",
                 bench.deferred, bench.sent
             );
+            eprintln!("{}", bench.batched.stats());
             assert!(bench.deferred > bench.sent, "most inserts of the programs should wait, or little is tested");
         }
         Err(TestError::Fail(reason, program)) => {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use batch_tests::{Failure, Outcome, Session, Value};
 
 use super::generate::{self, Insert, Op, Program};
-use super::schema::{Kind, TABLES};
+use super::schema::{Kind, RESET, TABLES};
 
 /// What happens when a statement in a transaction fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +94,7 @@ impl<'a, S: Session> Run<'a, S> {
 
     /// Runs the program on empty tables.
     pub(crate) fn run(mut self, program: &Program) -> Result<Transcript, String> {
-        let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
-        let reset = format!("TRUNCATE {} RESTART IDENTITY", names.join(", "));
-        self.conn.script(&reset).map_err(|error| format!("cannot reset: {error}"))?;
+        self.conn.script(RESET).map_err(|error| format!("cannot reset: {error}"))?;
         let mut events = Vec::new();
         for op in &program.ops {
             self.state.now = None;
