@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::eligible::Reason;
 use crate::error::Error;
 use crate::recognise::TableName;
-use crate::statement::{Purpose, Query, TextRow};
+use crate::statement::{Purpose, Query, TextRow, oid};
 use crate::{defaults, harmless};
 
 /// The oldest Postgres that the catalog query is written for.
@@ -69,7 +69,9 @@ SELECT 'table', json_build_object(
     'columns', (SELECT json_agg(json_build_object(
             'name', a.attname, 'number', a.attnum, 'dropped', a.attisdropped,
             'type', t.oid::int8, 'type_name', t.typname, 'type_sql', format_type(t.oid, -1),
-            'base_sql', format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1), 'array', t.typarray::int8, 'type_kind', t.typtype::text,
+            'base_sql', format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1), 'array', t.typarray::int8, 'type_kind', CASE
+                WHEN EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'c') THEN 'c'
+                ELSE t.typtype::text END,
             'base', CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END::int8,
             'modifier', CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END,
             'is_array', t.typcategory = 'A', 'element', t.typelem::int8,
@@ -437,10 +439,14 @@ fn default(row: &ColumnRow) -> Default {
         return Default::Null;
     }
     let is_identity = !row.identity.is_empty();
+    let is_integer = matches!(row.base, oid::INT2 | oid::INT4 | oid::INT8);
     let expression = row.default.as_deref().or(row.domain_default.as_deref());
     match (&row.sequence, expression) {
         (Some(sequence), None) if is_identity => sequence_default(sequence),
-        (Some(sequence), Some(expression)) if defaults::is_plain_nextval(expression) => sequence_default(sequence),
+        // Where the column is no integer, a cast stands around it that `pg_get_expr` does not show.
+        (Some(sequence), Some(expression)) if is_integer && defaults::is_plain_nextval(expression) => {
+            sequence_default(sequence)
+        }
         (_, Some(expression)) => defaults::understand(expression, row.base, row.modifier),
         (_, None) if is_identity => Default::Unfit(Reason::SequenceUnknown),
         (_, None) => Default::Null,
@@ -532,7 +538,10 @@ pub(crate) mod testing {
     /// What the session of [`rows`] is.
     pub(crate) const IDENTITY: &str = "{pg_catalog,public} as me";
 
-    pub(crate) struct TableRow(Value, Vec<(Vec<&'static str>, &'static str, Vec<&'static str>)>);
+    pub(crate) struct TableRow(Value, Vec<Key>);
+
+    /// Columns that refer to a table and its columns.
+    type Key = (Vec<&'static str>, &'static str, Vec<&'static str>);
 
     pub(crate) struct ColumnRow(Value);
 
@@ -663,11 +672,7 @@ pub(crate) mod testing {
         vec![Some(what.to_owned()), Some(json.to_string())]
     }
 
-    fn foreign_key(
-        tables: &[TableRow],
-        child: &TableRow,
-        (columns, parent, to): &(Vec<&str>, &str, Vec<&str>),
-    ) -> Value {
+    fn foreign_key(tables: &[TableRow], child: &TableRow, (columns, parent, to): &Key) -> Value {
         let parent = tables.iter().find(|table| table.0["name"] == *parent).unwrap();
         let numbers = |table: &TableRow, names: &[&str]| -> Vec<Value> {
             let columns = table.0["columns"].as_array().unwrap();
@@ -739,7 +744,7 @@ mod tests {
 
     #[test]
     fn a_default_is_what_its_sequence_and_its_text_say() {
-        let default = |row| one_column(row).1.columns[0].default.to_owned_kind();
+        let default = |row| one_column(row).1.columns[0].default.in_words();
         assert_eq!(default(column("c", "int4")), "null");
         assert_eq!(default(column("c", "int4").default("5")), "constant 5");
         assert_eq!(default(column("c", "int4").serial(7)), "sequence 7");
@@ -766,7 +771,7 @@ mod tests {
     }
 
     impl Default {
-        fn to_owned_kind(&self) -> String {
+        fn in_words(&self) -> String {
             match self {
                 Self::Null => "null".into(),
                 Self::Constant(sql) => format!("constant {sql}"),
@@ -776,6 +781,15 @@ mod tests {
                 Self::Unfit(reason) => format!("unfit: {reason}"),
             }
         }
+    }
+
+    #[test]
+    fn a_sequence_behind_a_column_that_is_no_integer_is_an_expression() {
+        let default = |row| one_column(row).1.columns[0].default.in_words();
+        let text = column("c", "text").default("nextval('s7'::regclass)").sequence(7, "usable", true);
+        assert_eq!(default(text), format!("unfit: {}", Reason::SequenceExpression));
+        let domain = column("c", "int8").domain(60_000, "key").serial(7);
+        assert_eq!(default(domain), "sequence 7");
     }
 
     #[test]
