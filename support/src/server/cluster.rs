@@ -33,12 +33,14 @@ fn try_start(bin: &Path) -> Result<Found, Error> {
         .map_err(|error| Error::because("cannot make a folder for the cluster", &error))?;
     let port = free_port().map_err(|error| Error::because("no free port", &error))?;
 
-    let mut command = if is_root() { as_user(dir.path())? } else { Command::new("sh") };
+    let run_as = if is_root() { give_away(dir.path())? } else { String::new() };
+    let mut command = Command::new("sh");
     command
         .args(["-c", include_str!("cluster.sh")])
         .env("BIN", bin)
         .env("DIR", dir.path())
         .env("PORT", port.to_string())
+        .env("AS", run_as)
         .stderr(Stdio::null());
     let (lifeline, _) = Lifeline::start(command, "ready")?;
 
@@ -75,8 +77,8 @@ fn programs() -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::new("no Postgres server is installed here (Debian's package is postgresql)"))
 }
 
-/// A command that runs `sh` as the user who may run Postgres, and gives that user the folder.
-fn as_user(dir: &Path) -> Result<Command, Error> {
+/// Gives the folder to the user who may run Postgres; returns what goes before a command to run it as that user.
+fn give_away(dir: &Path) -> Result<String, Error> {
     let id = |option| output("id", &[option, USER]).and_then(|id| id.parse().ok());
     let (Some(uid), Some(gid)) = (id("-u"), id("-g")) else {
         return Err(Error::new(format!("this is root, whom Postgres refuses, and there is no user {USER}")));
@@ -84,19 +86,17 @@ fn as_user(dir: &Path) -> Result<Command, Error> {
     chown(dir, Some(uid), Some(gid))
         .map_err(|error| Error::because(format_args!("cannot give {} to {USER}", dir.display()), &error))?;
 
-    let ways: [&[&str]; 3] = [
-        &["setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "sh"],
-        &["runuser", "-u", USER, "--", "sh"],
-        &["su", USER, "-s", "/bin/sh"],
-    ];
-    for way in ways {
-        if output(way[0], &["--version"]).is_some() {
-            let mut command = Command::new(way[0]);
-            command.args(&way[1..]);
-            return Ok(command);
-        }
-    }
-    Err(Error::new("this is root, whom Postgres refuses, and there is no setpriv, runuser or su"))
+    [
+        format!("setpriv --reuid={USER} --regid={USER} --init-groups"),
+        format!("runuser -u {USER} --"),
+        format!("su-exec {USER}"),
+    ]
+    .into_iter()
+    .find(|prefix| {
+        let mut words = prefix.split(' ').chain(["true"]);
+        words.next().is_some_and(|program| output(program, &words.collect::<Vec<_>>()).is_some())
+    })
+    .ok_or_else(|| Error::new("this is root, whom Postgres refuses, and there is no setpriv, runuser or su-exec"))
 }
 
 fn is_root() -> bool {

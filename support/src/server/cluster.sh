@@ -1,18 +1,18 @@
 # Starts a cluster in $DIR/data with the programs in $BIN on port $PORT, says "ready", and stops and removes it
-# when standard input closes. cluster.rs runs it as a user that may run Postgres and owns $DIR.
+# when standard input closes. $AS, if not empty, goes before a command to run it as the user who owns $DIR.
 set -eu
 
 # Outlive a Ctrl-C, to clean up. Not '': the server would inherit that.
 trap : HUP INT TERM PIPE
 stop() {
-  "$BIN/pg_ctl" stop -w -D "$DIR/data" -m immediate >/dev/null 2>&1 || true
+  $AS "$BIN/pg_ctl" stop -w -D "$DIR/data" -m immediate >/dev/null 2>&1 || true
   rm -rf "$DIR"
 }
 trap stop EXIT
 exec 2>&1
 cd "$DIR"
 
-"$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
+$AS "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
 cat >>data/postgresql.conf <<CONF
 listen_addresses = '127.0.0.1'
 port = $PORT
@@ -21,7 +21,7 @@ max_connections = 200
 fsync = off
 full_page_writes = off
 CONF
-"$BIN/pg_ctl" start -w -t 60 -D "$DIR/data" -l log >/dev/null || { cat log; exit 1; }
+$AS "$BIN/pg_ctl" start -w -t 60 -D "$DIR/data" -l log >/dev/null || { cat log; exit 1; }
 
 echo ready
 exec >/dev/null 2>&1
