@@ -246,9 +246,10 @@ fn one(tokens: &[Token]) -> Kind {
         "rollback" => rollback_to(tokens),
         "savepoint" if tokens.len() == 2 => identifier(&tokens[1]).map_or(TANGLED, Kind::Savepoint),
         "release" => release(tokens),
-        "select" | "values" | "table" | "update" | "delete" | "merge" | "fetch" | "declare" | "with" | "explain"
-        | "prepare" => reads(tokens, &verb, &second),
-        "show" | "listen" | "unlisten" | "notify" | "lock" | "close" | "move" | "deallocate" | "checkpoint" => {
+        "select" | "values" | "table" | "update" | "delete" | "merge" | "declare" | "with" | "explain" | "prepare" => {
+            reads(tokens, &verb, &second)
+        }
+        "show" | "listen" | "unlisten" | "notify" | "lock" | "close" | "deallocate" | "checkpoint" => {
             Kind::Other(Effects::default())
         }
         "set" if second == "constraints" => Kind::Other(Effects::default()),
@@ -256,8 +257,8 @@ fn one(tokens: &[Token]) -> Kind {
             Kind::Other(Effects { session: true, read_only: says(tokens, "read", "only"), ..Effects::default() })
         }
         "truncate" | "copy" => Kind::Other(Effects { sequences: true, ..Effects::default() }),
-        // What a prepared statement does was said when it was prepared; it cannot be DDL.
-        "execute" => Kind::Other(Effects { session: true, sequences: true, ..Effects::default() }),
+        // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
+        "execute" | "fetch" | "move" => Kind::Other(Effects { session: true, sequences: true, ..Effects::default() }),
         "commit" | "end" | "abort" | "start" => TANGLED,
         "call" | "do" | "discard" => Kind::Other(Effects::ANY),
         // DDL, and whatever a later Postgres brings.
@@ -279,6 +280,10 @@ fn reads(tokens: &[Token], verb: &str, second: &str) -> Kind {
         return TANGLED;
     }
     let mut effects = called(tokens);
+    if verb == "explain" && has_word(tokens, "execute") {
+        effects.session = true;
+        effects.sequences = true;
+    }
     // `SELECT … INTO table` makes a table; MERGE and a WITH may insert.
     if has_word(tokens, "into") {
         effects.sequences = true;
@@ -350,7 +355,7 @@ fn called(tokens: &[Token]) -> Effects {
 
 fn word(tokens: &[Token], at: usize) -> Option<String> {
     match tokens.get(at) {
-        Some(Token::Word(word)) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+        Some(Token::Word(word)) if word.quote_style.is_none() => Some(word.value.to_ascii_lowercase()),
         _ => None,
     }
 }
@@ -367,7 +372,7 @@ fn says(tokens: &[Token], first: &str, second: &str) -> bool {
 fn identifier(token: &Token) -> Option<String> {
     match token {
         Token::Word(word) if word.quote_style.is_some() => Some(word.value.clone()),
-        Token::Word(word) => Some(word.value.to_lowercase()),
+        Token::Word(word) => Some(word.value.to_ascii_lowercase()),
         _ => None,
     }
 }
@@ -448,6 +453,9 @@ fn values(query: &ast::Query) -> Result<(Vec<Value>, usize, usize), Reason> {
         return Err(Reason::Form);
     }
     let width = values.rows.first().map_or(0, |row| row.len());
+    if width == 0 {
+        return Err(Reason::Form);
+    }
     let mut flat = Vec::with_capacity(width * values.rows.len());
     for row in &values.rows {
         if row.len() != width {
@@ -484,7 +492,6 @@ fn value(expr: &Expr) -> Result<Value, Reason> {
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, format: None } => {
             match value(expr)? {
                 Value::Bind { index, cast: None } => Ok(Value::Bind { index, cast: Some(type_name(data_type)?) }),
-                Value::Literal(Literal::Null) => Ok(Value::Literal(Literal::Null)),
                 _ => Err(Reason::Expression),
             }
         }
@@ -521,15 +528,20 @@ fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
 
 fn returned(item: &SelectItem, table: &TableName) -> Result<Returned, Reason> {
     match item {
-        SelectItem::Wildcard(_) => Ok(Returned::All),
-        SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-            let same = table_name(name).is_some_and(|t| t.name == table.name);
+        SelectItem::Wildcard(options) if is_bare(options) => Ok(Returned::All),
+        SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+            let same = is_bare(options) && table_name(name).is_some_and(|t| t.name == table.name);
             if same { Ok(Returned::All) } else { Err(Reason::Returning) }
         }
         SelectItem::UnnamedExpr(expr) => returned_column(expr, table, None),
         SelectItem::ExprWithAlias { expr, alias } => returned_column(expr, table, Some(folded(alias))),
         _ => Err(Reason::Returning),
     }
+}
+
+/// `*` alone: other databases let it leave columns out, which Postgres refuses.
+fn is_bare(options: &ast::WildcardAdditionalOptions) -> bool {
+    ast::WildcardAdditionalOptions { wildcard_token: options.wildcard_token.clone(), ..Default::default() } == *options
 }
 
 fn returned_column(expr: &Expr, table: &TableName, alias: Option<String>) -> Result<Returned, Reason> {
@@ -592,4 +604,403 @@ fn folded(ident: &ast::Ident) -> String {
         name.truncate(end);
     }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(sql: &str) -> Insert {
+        match recognise(sql).kind {
+            Kind::Insert(insert) => insert,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    fn refusal(sql: &str) -> Reason {
+        match recognise(sql).kind {
+            Kind::UnfitInsert { reason, .. } => reason,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    fn effects(sql: &str) -> Effects {
+        match recognise(sql).kind {
+            Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => effects,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    fn bind(index: usize) -> Value {
+        Value::Bind { index, cast: None }
+    }
+
+    fn cast(index: usize, sql: &str, name: &str) -> Value {
+        Value::Bind { index, cast: Some(type_named(sql, name)) }
+    }
+
+    fn type_named(sql: &str, name: &str) -> TypeName {
+        TypeName { sql: sql.to_owned(), name: name.to_owned() }
+    }
+
+    fn column(name: &str) -> Returned {
+        Returned::Column { name: name.to_owned(), alias: None, cast: None }
+    }
+
+    const NOTHING: Effects = Effects {
+        schema: false,
+        session: false,
+        sequences: false,
+        reads_sequence_state: false,
+        read_only: false,
+        tangles_transaction: false,
+    };
+    /// A function was called of which nothing is known.
+    const CALLED: Effects = Effects { session: true, sequences: true, ..NOTHING };
+
+    #[test]
+    fn an_insert_as_diesel_writes_it_may_wait() {
+        let insert =
+            waits(r#"INSERT INTO "users" ("id", "name") VALUES (DEFAULT, $1) RETURNING "users"."id", "users"."name""#);
+        assert_eq!((insert.table.to_string(), insert.table_sql.as_str()), ("users".to_owned(), r#""users""#));
+        assert_eq!(insert.columns, ["id", "name"]);
+        assert_eq!(insert.values, [Value::Default, bind(0)]);
+        assert_eq!((insert.width, insert.rows), (2, 1));
+        assert_eq!(insert.returning, [column("id"), column("name")]);
+    }
+
+    #[test]
+    fn an_insert_as_seaorm_writes_it_may_wait() {
+        let insert = waits(
+            r#"INSERT INTO "public"."cake" ("mood") VALUES (CAST($1 AS "mood")) RETURNING "id", CAST("mood" AS "text")"#,
+        );
+        assert_eq!(insert.table, TableName { schema: Some("public".into()), name: "cake".into() });
+        assert_eq!(insert.values, [cast(0, r#""mood""#, "mood")]);
+        let text = type_named(r#""text""#, "text");
+        let mood = Returned::Column { name: "mood".into(), alias: None, cast: Some(text) };
+        assert_eq!(insert.returning, [column("id"), mood]);
+    }
+
+    #[test]
+    fn several_rows_may_wait_if_they_are_equally_wide() {
+        let insert = waits("INSERT INTO t (a, b) VALUES ($1, $2), ($3, DEFAULT), (NULL, 5)");
+        assert_eq!((insert.width, insert.rows), (2, 3));
+        let null = Value::Literal(Literal::Null);
+        assert_eq!(
+            insert.values,
+            [bind(0), bind(1), bind(2), Value::Default, null, Value::Literal(Literal::Integer(5))]
+        );
+        assert_eq!(refusal("INSERT INTO t (a, b) VALUES ($1, $2), ($3)"), Reason::Form);
+        assert_eq!(refusal("INSERT INTO t (a, b) VALUES ($1)"), Reason::Form);
+    }
+
+    #[test]
+    fn an_insert_may_leave_out_columns_values_and_semicolons() {
+        assert!(waits("INSERT INTO t VALUES ($1, $2);").columns.is_empty());
+        let defaults = waits("INSERT INTO t DEFAULT VALUES RETURNING id");
+        assert_eq!((defaults.width, defaults.rows), (0, 1));
+        assert_eq!(refusal("INSERT INTO t (a) DEFAULT VALUES"), Reason::Form);
+    }
+
+    #[test]
+    fn comments_and_case_change_nothing() {
+        let insert = waits("/* a */ insert INTO Users -- b\n (Name) /* $9 ; */ values ($1) returning ID");
+        assert_eq!((insert.table.name.as_str(), &insert.columns[..]), ("users", &["name".to_owned()][..]));
+        assert_eq!(insert.returning, [column("id")]);
+    }
+
+    #[test]
+    fn names_are_what_postgres_makes_of_them() {
+        let insert = waits(r#"INSERT INTO "Odd""name"."T" ("Col""umn", plain) VALUES ($1, $2)"#);
+        assert_eq!(insert.table, TableName { schema: Some("Odd\"name".into()), name: "T".into() });
+        assert_eq!(insert.table_sql, r#""Odd""name"."T""#);
+        assert_eq!(insert.columns, ["Col\"umn", "plain"]);
+        let long = "x".repeat(70);
+        assert_eq!(waits(&format!("INSERT INTO {long} (a) VALUES ($1)")).table.name, "x".repeat(63));
+    }
+
+    #[test]
+    fn values_may_be_binds_literals_casts_and_defaults() {
+        let value = |sql: &str| waits(&format!("INSERT INTO t (a) VALUES ({sql})")).values.remove(0);
+        let literal = |literal| Value::Literal(literal);
+        assert_eq!(value("$12"), bind(11));
+        assert_eq!(value("($1)"), bind(0));
+        assert_eq!(value("$1::int4"), cast(0, "INT4", "int4"));
+        assert_eq!(value("CAST($1 AS public.mood)"), cast(0, "public.mood", "mood"));
+        assert_eq!(value("-7"), literal(Literal::Integer(-7)));
+        assert_eq!(value("true"), literal(Literal::Bool(true)));
+        assert_eq!(value("'it''s'"), literal(Literal::Text("it's".into())));
+        assert_eq!(value("null"), literal(Literal::Null));
+        assert_eq!(value("default"), Value::Default);
+    }
+
+    #[test]
+    fn any_other_value_is_an_expression() {
+        for sql in [
+            "now()",
+            "$1 + 1",
+            "(SELECT 1)",
+            "1.5",
+            "1e3",
+            "99999999999999999999",
+            "'a' || 'b'",
+            "upper($1)",
+            "a",
+            "-$1",
+            r"E'\n'",
+            r"'a\b'",
+            "$$x$$",
+            "'5'::int4",
+            "NULL::int4",
+            "$1::text::int4",
+            "current_date",
+            "ARRAY[1]",
+            "(DEFAULT)",
+        ] {
+            let refused = refusal(&format!("INSERT INTO t (a) VALUES ({sql})"));
+            assert_eq!(refused, Reason::Expression, "{sql}");
+        }
+    }
+
+    #[test]
+    fn casts_with_modifiers_are_left_to_postgres() {
+        for sql in ["$1::varchar(3)", "$1::int4[]", "CAST($1 AS numeric(4, 2))", "$1::timestamp(3)"] {
+            assert_eq!(refusal(&format!("INSERT INTO t (a) VALUES ({sql})")), Reason::Cast, "{sql}");
+        }
+    }
+
+    #[test]
+    fn returning_may_ask_for_columns_and_stars() {
+        let returning = |sql: &str| waits(&format!("INSERT INTO public.t (a) VALUES ($1) RETURNING {sql}")).returning;
+        assert_eq!(returning("*"), [Returned::All]);
+        assert_eq!(returning("t.*, a"), [Returned::All, column("a")]);
+        assert_eq!(returning("public.t.a"), [column("a")]);
+        let renamed = Returned::Column { name: "a".into(), alias: Some("b".into()), cast: None };
+        assert_eq!(returning("a AS B"), [renamed]);
+        let text = Some(type_named("TEXT", "text"));
+        assert_eq!(returning("a::text"), [Returned::Column { name: "a".into(), alias: None, cast: text }]);
+    }
+
+    #[test]
+    fn returning_anything_else_is_left_to_postgres() {
+        for sql in
+            ["a + 1", "upper(a)", "other.a", "other.*", "current_user", "user", "1", "(SELECT 1)", "a::text::int4"]
+        {
+            assert_eq!(refusal(&format!("INSERT INTO t (a) VALUES ($1) RETURNING {sql}")), Reason::Returning, "{sql}");
+        }
+    }
+
+    #[test]
+    fn other_forms_of_insert_do_not_wait() {
+        for sql in [
+            "INSERT INTO t SELECT 1",
+            "INSERT INTO t (a) SELECT $1",
+            "INSERT INTO t (a) OVERRIDING SYSTEM VALUE VALUES ($1)",
+            "INSERT INTO t (a) OVERRIDING USER VALUE VALUES ($1)",
+            "INSERT INTO t AS x (a) VALUES ($1)",
+            "INSERT INTO t (a) WITH x AS (SELECT 1) VALUES ($1)",
+            "INSERT INTO t (a) VALUES ($1) ORDER BY 1",
+            "INSERT INTO t (a) VALUES ($1) LIMIT 1",
+            "INSERT INTO t (a[1]) VALUES ($1)",
+            "INSERT INTO t (a.b) VALUES ($1)",
+            "INSERT INTO a.b.c (a) VALUES ($1)",
+            "INSERT INTO t () VALUES ()",
+            "INSERT INTO t VALUES (), ()",
+            "INSERT INTO `t` (a) VALUES ($1)",
+            "INSERT t (a) VALUES ($1)",
+            "INSERT IGNORE INTO t (a) VALUES ($1)",
+            "INSERT OR REPLACE INTO t (a) VALUES ($1)",
+            "INSERT INTO t SET a = 1",
+            "INSERT INTO t (a) VALUE ($1)",
+            "INSERT INTO t (a) VALUES ($1) nonsense",
+        ] {
+            assert_eq!(refusal(sql), Reason::Form, "{sql}");
+        }
+    }
+
+    #[test]
+    fn on_conflict_does_not_wait() {
+        assert_eq!(refusal("INSERT INTO t (a) VALUES ($1) ON CONFLICT DO NOTHING"), Reason::OnConflict);
+        let upsert = "INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = excluded.a";
+        assert_eq!(refusal(upsert), Reason::OnConflict);
+        assert_eq!(effects(upsert), NOTHING);
+    }
+
+    #[test]
+    fn an_insert_that_calls_functions_may_do_what_they_do() {
+        let state = Effects { reads_sequence_state: true, ..NOTHING };
+        assert_eq!(effects("INSERT INTO t VALUES (lastval())"), state);
+        assert_eq!(effects("INSERT INTO t (a) VALUES (currval('s'))"), state);
+        assert_eq!(effects("INSERT INTO t SELECT currval('s')"), state);
+        assert_eq!(effects("INSERT INTO t SELECT nextval('s')"), CALLED);
+        assert_eq!(effects("INSERT INTO t (a) VALUES (my_function($1))"), CALLED);
+        assert_eq!(effects("INSERT INTO t (a) VALUES (lower($1))"), NOTHING);
+        assert_eq!(effects("INSERT INTO my_schema.t (a) VALUES (now())"), NOTHING);
+    }
+
+    #[test]
+    fn statements_that_only_read_and_write_rows_have_no_other_effects() {
+        for sql in [
+            "SELECT * FROM users WHERE lower(name) = $1 AND id IN (1, 2)",
+            "SELECT count(*), max(pg_catalog.length(name)) FROM users",
+            "(SELECT 1)",
+            "UPDATE users SET name = $1 WHERE id = $2",
+            "DELETE FROM users WHERE id = ANY($1)",
+            "VALUES (1)",
+            "TABLE users",
+            "WITH x AS (SELECT 1) SELECT * FROM x",
+            "EXPLAIN SELECT 1",
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            "SHOW search_path",
+            "LISTEN a",
+            "NOTIFY a, 'b'",
+            "LOCK TABLE users",
+            "DECLARE c CURSOR FOR SELECT 1",
+            "CLOSE c",
+            "",
+            " ; -- nothing",
+        ] {
+            assert_eq!(effects(sql), NOTHING, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_not_known_may_do_anything_to_the_session_and_its_sequences() {
+        for sql in [
+            "SELECT my_function()",
+            "SELECT app.lower('x')",
+            "SELECT nextval('s')",
+            "SELECT setval('s', 1)",
+            "SELECT * FROM my_function() AS t (a)",
+            "UPDATE t SET a = my_function()",
+            "SELECT \"Lower\"('x')",
+        ] {
+            assert_eq!(effects(sql), CALLED, "{sql}");
+        }
+        assert_eq!(effects("SELECT set_config('search_path', 'a', true)"), Effects { session: true, ..NOTHING });
+        assert_eq!(effects("SELECT pg_catalog.lastval()"), Effects { reads_sequence_state: true, ..NOTHING });
+        assert_eq!(effects("SELECT currval ('s')"), Effects { reads_sequence_state: true, ..NOTHING });
+    }
+
+    #[test]
+    fn what_runs_later_has_its_effects_when_it_runs() {
+        for sql in ["EXECUTE p", "EXPLAIN ANALYZE EXECUTE p", "FETCH 1 FROM c", "MOVE c"] {
+            assert_eq!(effects(sql), CALLED, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_insert_beside_other_things_may_advance_sequences() {
+        let sequences = Effects { sequences: true, ..NOTHING };
+        assert_eq!(effects("WITH x AS (INSERT INTO t (a) VALUES (1) RETURNING id) SELECT * FROM x"), sequences);
+        assert_eq!(effects("MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DO NOTHING"), sequences);
+        assert_eq!(effects("TRUNCATE t RESTART IDENTITY"), sequences);
+        assert_eq!(effects("COPY t FROM STDIN"), sequences);
+        assert_eq!(effects("SELECT * INTO u FROM t"), Effects { schema: true, ..sequences });
+    }
+
+    #[test]
+    fn ddl_and_unknown_verbs_may_change_the_schema() {
+        let ddl = Effects { schema: true, ..CALLED };
+        for sql in [
+            "CREATE TABLE t (a int4)",
+            "ALTER TABLE t ADD COLUMN b int4",
+            "DROP TABLE t",
+            "GRANT INSERT ON t TO me",
+            "COMMENT ON TABLE t IS 'x'",
+            "REFRESH MATERIALIZED VIEW v",
+            "SOMETHING NEW",
+        ] {
+            assert_eq!(effects(sql), ddl, "{sql}");
+        }
+    }
+
+    #[test]
+    fn settings_make_the_session_another() {
+        let session = Effects { session: true, ..NOTHING };
+        for sql in ["SET search_path = a", "SET LOCAL ROLE me", "RESET ALL", "SET SESSION AUTHORIZATION me"] {
+            assert_eq!(effects(sql), session, "{sql}");
+        }
+        assert_eq!(effects("SET TRANSACTION READ ONLY"), Effects { read_only: true, ..session });
+    }
+
+    #[test]
+    fn code_that_may_end_the_transaction_tangles_it() {
+        for sql in ["CALL p()", "DO $$ BEGIN COMMIT; END $$", "DISCARD ALL", "SELECT 'unclosed"] {
+            assert_eq!(effects(sql), Effects::ANY, "{sql}");
+        }
+        let tangled = Effects { tangles_transaction: true, ..NOTHING };
+        for sql in [
+            "COMMIT AND CHAIN",
+            "COMMIT PREPARED 'x'",
+            "ROLLBACK AND CHAIN",
+            "ROLLBACK PREPARED 'x'",
+            "PREPARE TRANSACTION 'x'",
+            "ROLLBACK TO SAVEPOINT a b",
+            "RELEASE",
+        ] {
+            assert_eq!(effects(sql), tangled, "{sql}");
+        }
+    }
+
+    #[test]
+    fn transactions_begin_in_several_ways() {
+        for (sql, reads) in [
+            ("BEGIN", false),
+            ("begin work;", false),
+            ("START TRANSACTION", false),
+            ("BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE", false),
+            ("BEGIN READ ONLY", true),
+            ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, DEFERRABLE", true),
+        ] {
+            let kind = recognise(sql).kind;
+            assert!(matches!(kind, Kind::Begin { read_only } if read_only == reads), "{sql}: {kind:?}");
+        }
+    }
+
+    #[test]
+    fn transactions_end_in_several_ways() {
+        for sql in ["COMMIT", "commit work", "COMMIT TRANSACTION;", "END", "END TRANSACTION"] {
+            assert!(matches!(recognise(sql).kind, Kind::Commit), "{sql}");
+        }
+        for sql in ["ROLLBACK", "rollback work", "ROLLBACK TRANSACTION", "ABORT"] {
+            assert!(matches!(recognise(sql).kind, Kind::Rollback), "{sql}");
+        }
+    }
+
+    #[test]
+    fn savepoints_are_known_by_the_name_that_postgres_gives_them() {
+        let name = |sql: &str| match recognise(sql).kind {
+            Kind::Savepoint(name) | Kind::RollbackTo(name) | Kind::Release(name) => name,
+            other => panic!("{sql}: {other:?}"),
+        };
+        assert_eq!(name("SAVEPOINT Diesel_1"), "diesel_1");
+        assert_eq!(name(r#"SAVEPOINT "Odd""name""#), "Odd\"name");
+        // Postgres folds ASCII letters only.
+        assert_eq!(name("SAVEPOINT ÄB"), "Äb");
+        assert_eq!(name("ROLLBACK TO a"), "a");
+        assert_eq!(name("ROLLBACK WORK TO SAVEPOINT a"), "a");
+        assert_eq!(name("ROLLBACK TO savepoint"), "savepoint");
+        assert_eq!(name("RELEASE a"), "a");
+        assert_eq!(name("RELEASE SAVEPOINT a"), "a");
+    }
+
+    #[test]
+    fn a_script_has_the_effects_of_all_its_statements() {
+        assert_eq!(effects("SELECT 1; SELECT 2"), NOTHING);
+        assert_eq!(effects("SELECT ';'; UPDATE t SET a = 1"), NOTHING);
+        assert_eq!(effects("INSERT INTO t (a) VALUES (1); SELECT 1"), Effects { sequences: true, ..NOTHING });
+        assert_eq!(effects("SELECT 1; CREATE TABLE t (a int4)"), Effects { schema: true, ..CALLED });
+        let tangled = Effects { tangles_transaction: true, ..NOTHING };
+        assert_eq!(effects("SELECT 1; COMMIT"), tangled);
+        assert_eq!(effects("SAVEPOINT a; SELECT 1"), tangled);
+    }
+
+    #[test]
+    fn texts_are_parsed_once() {
+        let texts = Texts::default();
+        let first = texts.recognise("SELECT 1");
+        assert!(Arc::ptr_eq(&first, &texts.recognise("SELECT 1")));
+        assert!(!Arc::ptr_eq(&first, &texts.recognise("SELECT 2")));
+    }
 }
