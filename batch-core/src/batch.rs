@@ -13,7 +13,7 @@
 //!                             ←    Step::Answer(rows)   or: here is the answer
 //! ```
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -122,21 +122,25 @@ enum Offer {
     Explain,
 }
 
-/// Texts that the engine has run before: preparing pays from the second time on, the first time it is a round trip more.
+/// How often the engine has run each text: preparing one costs libpq a round trip of its own, which planning it anew
+/// takes a few times to make up for.
 #[derive(Debug, Default)]
 struct Issued {
-    hashes: HashSet<u64>,
+    times: HashMap<u64, u8>,
     hasher: RandomState,
 }
 
 impl Issued {
     const MAX: usize = 4_096;
+    const PREPARE_FROM: u8 = 4;
 
     fn note(&mut self, query: &mut Query) {
-        if self.hashes.len() >= Self::MAX {
-            self.hashes.clear();
+        if self.times.len() >= Self::MAX {
+            self.times.clear();
         }
-        query.cacheable &= !self.hashes.insert(self.hasher.hash_one(&query.sql));
+        let times = self.times.entry(self.hasher.hash_one(&query.sql)).or_default();
+        *times = times.saturating_add(1);
+        query.cacheable &= *times >= Self::PREPARE_FROM;
     }
 }
 
@@ -299,28 +303,12 @@ impl Batch {
     /// What the catalog says about batching each table. Empty before [`Batch::explain`] has run.
     pub fn explanation(&self) -> Explanation {
         let Some(catalog) = &self.session.catalog else { return Explanation::default() };
+        // Between transactions those count that the next one will go by.
+        let options = if self.transaction.open { Arc::clone(&self.options) } else { self.database.options() };
         let mut tables: Vec<TableExplanation> =
-            catalog.tables().iter().map(|table| self.explain_table(table)).collect();
+            catalog.tables().iter().map(|table| explain_table(table, &options)).collect();
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         Explanation { tables }
-    }
-
-    fn explain_table(&self, table: &Table) -> TableExplanation {
-        let excluded = self.options.excludes(&table.schema, &table.name).then_some(Reason::Excluded);
-        let mut explanation = TableExplanation {
-            name: table.full_name(),
-            reason: excluded.or(table.unfit),
-            ids: Vec::new(),
-            unless_given: Vec::new(),
-        };
-        for column in &table.columns {
-            match &column.default {
-                ColumnDefault::Sequence(sequence) => explanation.ids.push((column.name.clone(), sequence.name.clone())),
-                ColumnDefault::Unfit(reason) => explanation.unless_given.push((column.name.clone(), *reason)),
-                _ => {}
-            }
-        }
-        explanation
     }
 
     /// Goes on until the adapter has to do something.
@@ -570,7 +558,9 @@ impl Batch {
             self.stats.ids_reserved += ids.len() as u64;
             // The session's own currval and lastval have moved.
             self.used_reserved_ids = true;
-            self.with_stock(|stock| stock.add(sequence, ids.into_iter(), max));
+            let mut positions = std::mem::take(&mut self.positions);
+            self.with_stock(|stock| stock.add(sequence, &ids, &mut positions, max));
+            self.positions = positions;
         }
     }
 
@@ -651,4 +641,22 @@ impl Batch {
             self.unsettle();
         }
     }
+}
+
+fn explain_table(table: &Table, options: &BatchOptions) -> TableExplanation {
+    let excluded = options.excludes(&table.schema, &table.name).then_some(Reason::Excluded);
+    let mut explanation = TableExplanation {
+        name: table.full_name(),
+        reason: excluded.or(table.unfit),
+        ids: Vec::new(),
+        unless_given: Vec::new(),
+    };
+    for column in &table.columns {
+        match &column.default {
+            ColumnDefault::Sequence(sequence) => explanation.ids.push((column.name.clone(), sequence.name.clone())),
+            ColumnDefault::Unfit(reason) => explanation.unless_given.push((column.name.clone(), *reason)),
+            _ => {}
+        }
+    }
+    explanation
 }

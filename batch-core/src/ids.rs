@@ -2,7 +2,7 @@
 //!
 //! The stock belongs to the database, so that what one connection leaves over serves the next (DESIGN.md §2.4).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How many ids the first block of a sequence has.
 const FIRST_BLOCK: u32 = 64;
@@ -12,7 +12,7 @@ const GROWTH: u32 = 32;
 /// Ids at hand, by sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
-    sequences: HashMap<u32, Shelf>,
+    sequences: BTreeMap<u32, Shelf>,
     /// Ids that were thrown away because the sequence had moved on.
     pub discarded: u64,
 }
@@ -40,6 +40,11 @@ pub(crate) struct Positions(Vec<(u32, i64)>);
 impl Positions {
     fn get(&self, sequence: u32) -> Option<i64> {
         self.0.iter().find(|(known, _)| *known == sequence).map(|(_, id)| *id)
+    }
+
+    /// The sequence gave `id` just now: if that is not past the position, the sequence was set back.
+    pub(crate) fn follow(&mut self, sequence: u32, id: i64, descending: bool) {
+        self.0.retain(|&(known, last)| known != sequence || if descending { id < last } else { id > last });
     }
 
     fn set(&mut self, sequence: u32, id: i64) {
@@ -122,14 +127,17 @@ impl Stock {
         uses.min(u64::from(max)).saturating_sub(at_hand) as u32
     }
 
-    /// Adds a block that the sequence gave.
-    pub(crate) fn add(&mut self, sequence: u32, ids: impl Iterator<Item = i64>, max: u32) {
+    /// Adds a block that the sequence gave to the connection at `positions`.
+    pub(crate) fn add(&mut self, sequence: u32, ids: &[i64], positions: &mut Positions, max: u32) {
         // Whoever reserved has made the shelf by asking for the block's size.
         let Some(shelf) = self.sequences.get_mut(&sequence) else { return };
         shelf.block = shelf.block.saturating_mul(GROWTH).min(max);
         shelf.used = 0;
         shelf.ids.extend(ids);
         let descending = shelf.descending;
+        if let Some(&first) = ids.first() {
+            positions.follow(sequence, first, descending);
+        }
         shelf.ids.make_contiguous().sort_unstable_by(|a, b| if descending { b.cmp(a) } else { a.cmp(b) });
     }
 
@@ -203,7 +211,7 @@ mod tests {
     fn stocked(ids: impl IntoIterator<Item = i64>) -> Stock {
         let mut stock = Stock::default();
         stock.block(&need(1), 4096);
-        stock.add(SEQUENCE, ids.into_iter(), 4096);
+        stock.add(SEQUENCE, &ids.into_iter().collect::<Vec<_>>(), &mut Positions::default(), 4096);
         stock
     }
 
@@ -214,6 +222,15 @@ mod tests {
         assert_eq!(take(&mut stock, &mut positions, 2), Some(vec![5, 6]));
         assert_eq!(take(&mut stock, &mut positions, 1), Some(vec![7]));
         assert_eq!(take(&mut stock, &mut positions, 1), None);
+    }
+
+    #[test]
+    fn a_sequence_that_was_set_back_is_followed() {
+        let mut stock = stocked([70, 71]);
+        let mut positions = Positions::default();
+        take(&mut stock, &mut positions, 2);
+        stock.add(SEQUENCE, &[1, 2], &mut positions, 4096);
+        assert_eq!(take(&mut stock, &mut positions, 2), Some(vec![1, 2]));
     }
 
     #[test]
@@ -238,7 +255,7 @@ mod tests {
         let sizes: Vec<u32> = (0..4)
             .map(|_| {
                 let size = stock.block(&need(1), 4096);
-                stock.add(SEQUENCE, 0..i64::from(size), 4096);
+                stock.add(SEQUENCE, &(0..i64::from(size)).collect::<Vec<_>>(), &mut Positions::default(), 4096);
                 size
             })
             .collect();
@@ -259,7 +276,7 @@ mod tests {
         let other = Need { sequence: 8, ..need(1) };
         let mut stock = stocked(1..=64);
         stock.block(&other, 4096);
-        stock.add(8, 1..=64, 4096);
+        stock.add(8, &(1..=64).collect::<Vec<_>>(), &mut Positions::default(), 4096);
         take(&mut stock, &mut Positions::default(), 64);
         assert!(stock.take(&[Need { count: 16, ..other }], &mut Positions::default(), &mut Vec::new()));
         // A quarter of the use, so a quarter of the block, less the 48 that are there.
@@ -271,7 +288,7 @@ mod tests {
         let mut stock = Stock::default();
         let need = Need { descending: true, ..need(2) };
         stock.block(&need, 4096);
-        stock.add(SEQUENCE, [-2, -1, -3].into_iter(), 4096);
+        stock.add(SEQUENCE, &[-1, -2, -3], &mut Positions::default(), 4096);
         let mut out = Vec::new();
         assert!(stock.take(&[need], &mut Positions::default(), &mut out));
         assert_eq!(out, [-1, -2]);

@@ -21,6 +21,8 @@ enum Decision {
     Send(Reason),
     Flush(FlushCause),
     Reserve(Vec<Need>),
+    /// Ask whether the session's settings are still the same.
+    Settle,
     ReadCatalog,
 }
 
@@ -92,6 +94,10 @@ impl Batch {
                 reserved = true;
                 Some(self.reserve(&needs))
             }
+            Decision::Settle => {
+                let likely = self.likely_needs(insert);
+                Some(self.reserve(&likely))
+            }
             Decision::ReadCatalog => Some(self.read_catalog()),
         };
         self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
@@ -122,7 +128,7 @@ impl Batch {
         if let Some(inserts) = &mut self.session.unsettled {
             *inserts += 1;
             // One insert may be all that follows: looking would cost more than sending it.
-            return if *inserts == 1 { Decision::Send(Reason::FirstUse) } else { Decision::Reserve(Vec::new()) };
+            return if *inserts == 1 { Decision::Send(Reason::FirstUse) } else { Decision::Settle };
         }
         let plan = match self.plans.known(recognised, &catalog, &binds.types) {
             Some(plan) => plan,
@@ -144,6 +150,22 @@ impl Batch {
         checked.clear();
         self.scratch.checked = checked;
         decision
+    }
+
+    /// The ids that the table will want if it is the one that the catalog at hand knows: they come on the same way.
+    fn likely_needs(&mut self, insert: &Insert) -> Vec<Need> {
+        let table = self.session.catalog.as_ref().and_then(|catalog| catalog.table(&insert.table)).cloned();
+        let positions = std::mem::take(&mut self.positions);
+        let mut needs = Vec::new();
+        for sequence in table.iter().flat_map(|table| table.sequences()) {
+            let (sequence, descending) = (sequence.oid, sequence.descending);
+            let need = Need { sequence, descending, count: insert.rows, must_know: false, after_unassigned: false };
+            if self.with_stock(|stock| stock.wants(&need, &positions) && !stock.has_any(&need, &positions)) {
+                needs.push(need);
+            }
+        }
+        self.positions = positions;
+        needs
     }
 
     /// The catalog does not know the table: it may be new.
