@@ -35,7 +35,7 @@ WITH rel AS (
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 ), seq AS (
-  SELECT s.seqrelid AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, s.seqincrement,
+  SELECT s.seqrelid AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relname, s.seqincrement,
          s.seqcycle, has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'UPDATE') AS usable
   FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -46,6 +46,9 @@ SELECT 'session', json_build_object(
 UNION ALL
 SELECT 'enum', json_build_object('oid', e.enumtypid::int8, 'labels', json_agg(e.enumlabel))::text
 FROM pg_catalog.pg_enum e GROUP BY e.enumtypid
+UNION ALL
+SELECT 'reader', to_json(p.prosrc)::text FROM pg_catalog.pg_proc p
+WHERE p.prosrc ~* '(currval|lastval)' AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 UNION ALL
 SELECT 'table', json_build_object(
     'oid', rel.oid::int8, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind::text,
@@ -58,9 +61,11 @@ SELECT 'table', json_build_object(
         AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
     'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
     'checks', (SELECT json_agg(json_build_object('def', pg_get_constraintdef(k.oid), 'calls', EXISTS (
-            SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
-            WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
-              AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.provolatile <> 'i')))
+            SELECT FROM pg_catalog.pg_depend d
+            LEFT JOIN pg_catalog.pg_operator o ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND o.oid = d.refobjid
+            JOIN pg_catalog.pg_proc p
+              ON p.oid = CASE d.refclassid WHEN 'pg_catalog.pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+            WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid AND p.provolatile <> 'i')))
         FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND (k.conrelid = ANY (rel.tree) OR k.contypid <> 0
           AND k.contypid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid))),
     'foreign_keys', (SELECT json_agg(json_build_object('table', k.confrelid::int8, 'columns', k.conkey,
@@ -78,8 +83,15 @@ SELECT 'table', json_build_object(
             'domain_default', t.typdefault, 'not_null', a.attnotnull OR t.typnotnull,
             'generated', a.attgenerated <> '', 'identity', a.attidentity::text,
             'default', pg_get_expr(d.adbin, d.adrelid),
+            'calls', EXISTS (SELECT FROM pg_catalog.pg_depend x
+                LEFT JOIN pg_catalog.pg_operator o ON x.refclassid = 'pg_catalog.pg_operator'::regclass AND o.oid = x.refobjid
+                JOIN pg_catalog.pg_proc p
+                  ON p.oid = CASE x.refclassid WHEN 'pg_catalog.pg_proc'::regclass THEN x.refobjid ELSE o.oprcode END
+                WHERE (x.classid = 'pg_catalog.pg_attrdef'::regclass AND x.objid = d.oid
+                    OR x.classid = 'pg_catalog.pg_type'::regclass AND x.objid = t.oid AND t.typtype = 'd')
+                  AND p.provolatile <> 'i'),
             'deterministic', COALESCE(o.collisdeterministic, true),
-            'sequence', (SELECT json_build_object('oid', seq.oid::int8, 'name', seq.name,
+            'sequence', (SELECT json_build_object('oid', seq.oid::int8, 'name', seq.name, 'bare', seq.relname,
                     'increment', seq.seqincrement, 'cycle', seq.seqcycle, 'usable', seq.usable)
                 FROM pg_catalog.pg_depend x JOIN seq ON seq.oid = CASE WHEN x.classid = 'pg_catalog.pg_class'::regclass
                     THEN x.objid ELSE x.refobjid END
@@ -220,6 +232,7 @@ impl Catalog {
         let mut session: Option<SessionRow> = None;
         let mut enums = HashMap::new();
         let mut raw = Vec::new();
+        let mut readers = Vec::new();
         for row in rows {
             let [Some(what), Some(json)] = row.as_slice() else { return Err(Error::catalog("a row without content")) };
             match what.as_str() {
@@ -228,6 +241,7 @@ impl Catalog {
                     let row: EnumRow = parse(json)?;
                     enums.insert(row.oid, row.labels);
                 }
+                "reader" => readers.push(parse::<String>(json)?),
                 _ => raw.push(parse::<TableRow>(json)?),
             }
         }
@@ -239,6 +253,7 @@ impl Catalog {
         let mut tables: Vec<Table> = raw.iter().map(table).collect();
         link_foreign_keys(&raw, &mut tables, &positions);
         mark_shared_sequences(&mut tables);
+        mark_read_sequences(&raw, &readers, &mut tables);
         let mut visible = HashMap::new();
         let mut qualified = HashMap::new();
         for (at, row) in raw.iter().enumerate() {
@@ -365,6 +380,9 @@ struct ColumnRow {
     generated: bool,
     identity: String,
     default: Option<String>,
+    /// The default calls a function of the database's own, whatever it is called, that is not immutable.
+    #[serde(default)]
+    calls: bool,
     deterministic: bool,
     sequence: Option<SequenceRow>,
 }
@@ -373,6 +391,9 @@ struct ColumnRow {
 struct SequenceRow {
     oid: u32,
     name: String,
+    /// The name alone, as it is.
+    #[serde(default)]
+    bare: String,
     increment: i64,
     cycle: bool,
     usable: bool,
@@ -447,6 +468,7 @@ fn default(row: &ColumnRow) -> Default {
         (Some(sequence), Some(expression)) if is_integer && defaults::is_plain_nextval(expression) => {
             sequence_default(sequence)
         }
+        (_, Some(_)) if row.calls => Default::Unfit(Reason::VolatileDefault),
         (_, Some(expression)) => defaults::understand(expression, row.base, row.modifier),
         (_, None) if is_identity => Default::Unfit(Reason::SequenceUnknown),
         (_, None) => Default::Null,
@@ -485,6 +507,27 @@ fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap
                 }
             }
             tables[parent].referenced_by.push(Reference { table: row.oid, foreign_key, columns: referenced });
+        }
+    }
+}
+
+/// A default or a function that calls `currval` or `lastval` would see the last id of a reserved block: the sequences
+/// that it may mean are left to Postgres. Those that its text names, or all where it names none.
+fn mark_read_sequences(raw: &[TableRow], readers: &[String], tables: &mut [Table]) {
+    let columns = || raw.iter().flat_map(|row| row.columns.iter().flatten());
+    let expressions = columns().filter_map(|column| column.default.as_ref().or(column.domain_default.as_ref()));
+    let is_reader = |text: &str| text.contains("currval") || text.contains("lastval");
+    let texts = expressions.chain(readers).map(|text| text.to_lowercase()).filter(|text| is_reader(text));
+    let known = || columns().filter_map(|column| column.sequence.as_ref());
+    let names = |text: &str, sequence: &SequenceRow| text.contains(&sequence.bare.to_lowercase());
+    let mut read: Vec<u32> = Vec::new();
+    for text in texts {
+        let is_any = text.contains("lastval") || !known().any(|sequence| names(&text, sequence));
+        read.extend(known().filter(|sequence| is_any || names(&text, sequence)).map(|sequence| sequence.oid));
+    }
+    for column in tables.iter_mut().flat_map(|table| &mut table.columns) {
+        if matches!(&column.default, Default::Sequence(sequence) if read.contains(&sequence.oid)) {
+            column.default = Default::Unfit(Reason::SequenceRead);
         }
     }
 }
@@ -662,10 +705,15 @@ pub(crate) mod testing {
         let keys: Vec<Value> =
             tables.iter().map(|table| table.1.iter().map(|key| foreign_key(&tables, table, key)).collect()).collect();
         let tables = tables.into_iter().zip(keys).map(|(table, keys)| row("table", table.with("foreign_keys", keys).0));
-        let session =
-            json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": "UTF8", "identity": IDENTITY });
         let labels = json!({ "oid": MOOD, "labels": ["sad", "happy"] });
-        [row("session", session), row("enum", labels)].into_iter().chain(tables).collect()
+        [session("UTF8"), row("enum", labels)].into_iter().chain(tables).collect()
+    }
+
+    /// The row about the session, on a server with this encoding.
+    pub(crate) fn session(encoding: &str) -> TextRow {
+        let session =
+            json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": encoding, "identity": IDENTITY });
+        row("session", session)
     }
 
     pub(crate) fn row(what: &str, json: Value) -> TextRow {

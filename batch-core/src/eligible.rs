@@ -62,6 +62,8 @@ pub enum Reason {
     SequenceCycles,
     /// The role may not use the sequence behind a default.
     SequencePrivilege,
+    /// Another default, or a function, calls `currval` or `lastval`, which would see a reserved id.
+    SequenceRead,
     /// The sequence behind an identity column was not found.
     SequenceUnknown,
     /// A bind's type, or its cast, is not the column's.
@@ -115,6 +117,7 @@ impl fmt::Display for Reason {
             Self::SequenceExpression => "a default is an expression around nextval",
             Self::SequenceCycles => "the sequence cycles",
             Self::SequencePrivilege => "the role lacks the USAGE privilege on the sequence",
+            Self::SequenceRead => "a default or a function calls currval or lastval",
             Self::SequenceUnknown => "the sequence of an identity column was not found",
             Self::Cast => "a bind's type is not the column's",
             Self::Null => "NULL for a NOT NULL column",
