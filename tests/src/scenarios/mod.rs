@@ -3,6 +3,9 @@
 mod both;
 
 pub mod answers;
+pub mod errors;
+pub mod ids;
+pub mod order;
 pub mod waiting;
 
 /// Calls `$each!(path)` for every scenario. A scenario that is not listed here fails
@@ -59,6 +62,58 @@ macro_rules! for_each_scenario {
             answers::a_null_for_a_not_null_column_fails_at_once,
             answers::a_literal_that_needs_converting_is_sent,
             answers::a_count_is_the_number_of_rows,
+            ids::ids_come_from_the_sequence_that_the_default_uses,
+            ids::a_domain_may_bring_a_sequence,
+            ids::a_shared_sequence_gives_ids_in_creation_order,
+            ids::ids_increase_in_creation_order,
+            ids::ids_that_nobody_asks_for_are_not_reserved,
+            ids::ids_that_are_asked_for_and_others_are_in_creation_order,
+            ids::ids_that_the_program_gives_wait_beside_reserved_ones,
+            ids::leftover_ids_serve_later_transactions,
+            ids::connections_share_leftover_ids_and_give_none_twice,
+            ids::a_rollback_does_not_give_its_ids_back,
+            ids::an_identity_that_is_always_generated_takes_reserved_ids_only,
+            ids::ids_that_cannot_be_reserved_are_postgres_own,
+            ids::ids_of_a_role_without_the_privilege_are_postgres_own,
+            ids::a_role_with_the_privilege_reserves_ids,
+            ids::a_transaction_that_finds_ids_costs_no_more_statements_than_without,
+            ids::a_sequence_that_runs_out_fails_as_it_would,
+            ids::an_id_that_is_too_large_for_its_column_fails_as_it_would,
+            ids::a_sequence_that_is_set_is_followed,
+            ids::a_sequence_that_starts_again_gives_its_first_ids,
+            ids::currval_and_lastval_never_lie,
+            ids::a_default_that_calls_currval_never_lies,
+            ids::a_function_that_calls_lastval_never_lies,
+            ids::an_id_block_is_no_larger_than_the_options_say,
+            ids::ids_given_elsewhere_are_not_given_again,
+            order::rows_of_one_table_are_inserted_in_creation_order,
+            order::rows_of_one_table_with_arrays_are_in_creation_order_too,
+            order::parents_and_children_go_out_in_one_statement,
+            order::tables_go_out_in_the_order_of_their_first_use,
+            order::a_split_flush_is_split_by_creation_order,
+            order::more_array_rows_than_parameters_are_split,
+            order::interleaved_cycles_of_foreign_keys_need_no_sorting,
+            order::self_references_need_no_sorting,
+            order::rows_of_one_statement_may_refer_to_each_other,
+            order::a_row_that_refers_to_a_later_one_fails_as_it_would,
+            order::keys_of_several_columns_and_deferred_keys_hold,
+            order::transactions_with_the_same_work_do_not_lock_each_other_out,
+            errors::a_failing_constraint_has_all_that_postgres_says,
+            errors::the_error_comes_out_of_the_statement_that_flushed,
+            errors::the_error_comes_out_of_whatever_flushed,
+            errors::a_commit_that_fails_leaves_nothing_in_and_the_connection_usable,
+            errors::a_flush_that_fails_leaves_none_of_its_rows_in,
+            errors::an_error_inside_a_nested_transaction_comes_out_of_it,
+            errors::find_or_create_by_a_nested_transaction_survives,
+            errors::rows_from_before_a_nested_transaction_fail_at_its_start,
+            errors::errors_at_each_depth_undo_that_depth_alone,
+            errors::merged_nested_transactions_cost_nothing,
+            errors::the_error_of_a_merged_nested_transaction_comes_from_the_outer_flush,
+            errors::rolling_a_merged_nested_transaction_back_discards_its_rows,
+            errors::a_savepoint_that_was_held_back_is_set_when_something_else_is_sent,
+            errors::merged_rows_keep_their_order_and_their_values,
+            errors::flush_and_exclude_give_the_error_where_it_would_have_been,
+            errors::a_connection_lost_in_the_middle_of_a_flush_is_an_error_and_nothing_is_in,
         }
     };
 }
