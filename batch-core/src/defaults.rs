@@ -90,6 +90,8 @@ pub(crate) fn literal(expression: &str) -> Option<Literal> {
         return None;
     }
     match cast {
+        // Where the column is `text`, a cast follows that `pg_get_expr` does not show and that takes the spaces off.
+        "bpchar" if text.ends_with(' ') => None,
         "integer" | "bigint" | "smallint" => text.parse().ok().map(Literal::Integer),
         _ => Some(Literal::Text(text)),
     }
@@ -171,5 +173,7 @@ mod tests {
         assert_eq!(literal("NULL::character varying"), Some(Literal::Null));
         assert_eq!(literal("('now'::text)::date"), None);
         assert_eq!(literal("'1.5'::numeric(4,2)"), None);
+        assert_eq!(literal("'a'::bpchar"), Some(Literal::Text("a".into())));
+        assert_eq!(literal("'a  '::bpchar"), None);
     }
 }

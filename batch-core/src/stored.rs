@@ -131,6 +131,8 @@ pub(crate) fn names_type(written: &str, known: &str) -> bool {
         "double precision" => "float8",
         "timestamp with time zone" => "timestamptz",
         "timestamp without time zone" => "timestamp",
+        // `char` is `bpchar` of one character, which cuts; `"char"` is another type.
+        "char" => return false,
         other => other,
     };
     canonical == known
@@ -184,7 +186,7 @@ impl Rule {
             Rule::Timestamp { step } => timestamp(value, step),
             Rule::Time { step, len } if value.len() == len => time(value, step),
             Rule::Numeric { limit } => numeric(value, limit),
-            Rule::Json => text(value, catalog.utf8, None).map(|_| Stored::Same),
+            Rule::Json => json(value, catalog.utf8),
             Rule::Jsonb => jsonb(value, catalog.utf8, asked),
             Rule::Inet { cidr } => inet(value, cidr),
             Rule::Enum => enum_label(value, column, catalog),
@@ -398,6 +400,12 @@ fn array(value: &[u8], element: u32, len: Option<usize>, utf8: bool) -> Result<S
     Ok(if stored == value { Stored::Same } else { Stored::Becomes(stored) })
 }
 
+/// Stored as it is, but Postgres refuses what is no JSON.
+fn json(value: &[u8], utf8: bool) -> Result<Stored, Reason> {
+    text(value, utf8, None)?;
+    serde_json::from_slice::<serde::de::IgnoredAny>(value).map(|_| Stored::Same).map_err(|_| REFUSED)
+}
+
 /// Postgres' canonical text of a jsonb value: keys by length, then bytes, the last of equal keys; its own spacing.
 fn jsonb(value: &[u8], utf8: bool, asked: bool) -> Result<Stored, Reason> {
     let [1, json @ ..] = value else { return Err(REFUSED) };
@@ -406,7 +414,7 @@ fn jsonb(value: &[u8], utf8: bool, asked: bool) -> Result<Stored, Reason> {
         return Err(REFUSED);
     }
     if !asked {
-        return Ok(Stored::Unknown);
+        return self::json(json, utf8).map(|_| Stored::Unknown);
     }
     let parsed: serde_json::Value = serde_json::from_slice(json).map_err(|_| REFUSED)?;
     let mut stored = vec![1];
@@ -513,5 +521,326 @@ pub(crate) fn key_hash(value: &[u8], column: &Column, state: &impl std::hash::Bu
         }
         _ if column.kind == TypeKind::Enum => Some(state.hash_one(value)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{self, MOOD, column, one_column};
+
+    /// What becomes of a value bound as `bind` in a column of type `sql_type`.
+    fn stored(bind: u32, sql_type: &str, value: &[u8]) -> Result<Stored, Reason> {
+        in_column(bind, None, column("c", sql_type), value)
+    }
+
+    fn in_column(bind: u32, cast: Option<&str>, row: testing::ColumnRow, value: &[u8]) -> Result<Stored, Reason> {
+        let (catalog, table) = one_column(row);
+        let cast = cast.map(|name| TypeName { sql: name.to_owned(), name: name.to_owned() });
+        let column = &table.columns[0];
+        rule(bind, cast.as_ref(), column)?.apply(value, column, &catalog, true)
+    }
+
+    /// Checks what values of the column's own type become.
+    fn check<V: AsRef<[u8]>>(sql_type: &str, checks: impl IntoIterator<Item = (V, Result<Stored, Reason>)>) {
+        for (value, expected) in checks {
+            let bind = one_column(column("c", sql_type)).1.columns[0].type_oid;
+            assert_eq!(stored(bind, sql_type, value.as_ref()), expected, "{sql_type}: {:?}", value.as_ref());
+        }
+    }
+
+    const SAME: Result<Stored, Reason> = Ok(Stored::Same);
+    const UNKNOWN: Result<Stored, Reason> = Ok(Stored::Unknown);
+    const NO: Result<Stored, Reason> = Err(Reason::ValueDoesNotFit);
+
+    fn becomes(value: impl AsRef<[u8]>) -> Result<Stored, Reason> {
+        Ok(Stored::Becomes(value.as_ref().to_vec()))
+    }
+
+    fn words(words: &[i32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn values_of_a_fixed_length_are_stored_as_they_are() {
+        check("uuid", [(vec![7; 16], SAME), (vec![7; 15], NO)]);
+        check("float8", [(f64::NAN.to_be_bytes().to_vec(), SAME), (vec![0; 4], NO)]);
+        check("bytea", [(&b""[..], SAME), (b"\0\xff", SAME)]);
+        check("bool", [(&[0][..], SAME), (&[1], SAME), (&[2], becomes([1])), (&[], NO), (&[0, 1], NO)]);
+    }
+
+    #[test]
+    fn integers_are_narrowed_and_widened_where_they_fit() {
+        assert_eq!(stored(oid::INT4, "int4", &5_i32.to_be_bytes()), SAME);
+        assert_eq!(stored(oid::INT8, "int2", &(-5_i64).to_be_bytes()), becomes((-5_i16).to_be_bytes()));
+        assert_eq!(stored(oid::INT2, "int8", &(-5_i16).to_be_bytes()), becomes((-5_i64).to_be_bytes()));
+        assert_eq!(stored(oid::INT8, "int4", &(1_i64 << 31).to_be_bytes()), NO);
+        assert_eq!(stored(oid::INT4, "int2", &(-32_769_i32).to_be_bytes()), NO);
+        assert_eq!(stored(oid::INT4, "int4", &[1, 2, 3]), NO);
+        assert_eq!(stored(oid::TEXT, "int4", b"5"), Err(Reason::Cast));
+    }
+
+    #[test]
+    fn texts_must_be_what_the_server_takes() {
+        check("text", [(&b""[..], SAME), ("grün".as_bytes(), SAME), (b"a\0b", NO), (b"\xff", NO)]);
+        assert_eq!(stored(oid::VARCHAR, "text", b"a"), SAME);
+        // Its trailing spaces would go.
+        assert_eq!(stored(oid::BPCHAR, "text", b"a"), Err(Reason::Cast));
+    }
+
+    #[test]
+    fn varchar_counts_characters_and_never_cuts() {
+        for bind in [oid::TEXT, oid::VARCHAR] {
+            assert_eq!(stored(bind, "varchar(3)", "äöü".as_bytes()), SAME);
+            assert_eq!(stored(bind, "varchar(3)", b"abcd"), NO);
+            // Postgres would cut the space.
+            assert_eq!(stored(bind, "varchar(3)", b"abc "), NO);
+            assert_eq!(stored(bind, "varchar", b"abcd"), SAME);
+        }
+    }
+
+    #[test]
+    fn char_is_padded_to_its_length_in_characters() {
+        for bind in [oid::TEXT, oid::BPCHAR] {
+            assert_eq!(stored(bind, "bpchar(3)", b"a"), becomes("a  "));
+            assert_eq!(stored(bind, "bpchar(3)", "ü€".as_bytes()), becomes("ü€ "));
+            assert_eq!(stored(bind, "bpchar(3)", b"abc"), SAME);
+            assert_eq!(stored(bind, "bpchar(3)", b"abcd"), NO);
+            assert_eq!(stored(bind, "bpchar", b"ab "), SAME);
+        }
+    }
+
+    #[test]
+    fn a_server_with_another_encoding_may_refuse_all_but_ascii() {
+        let mut rows = testing::rows([testing::table("t").column(column("c", "text"))]);
+        let session = rows[0][1].as_mut().unwrap();
+        *session = session.replace("UTF8", "LATIN1");
+        let catalog = Catalog::read(&rows, 0).unwrap();
+        let column = &catalog.tables()[0].columns[0];
+        let apply = |value: &str| Rule::Text { max: None }.apply(value.as_bytes(), column, &catalog, true);
+        assert_eq!(apply("plain"), SAME);
+        assert_eq!(apply("grün"), NO);
+    }
+
+    #[test]
+    fn dates_must_be_in_the_range_of_postgres() {
+        let day = |days: i32| days.to_be_bytes();
+        check("date", [(day(0), SAME), (day(i32::MAX), SAME), (day(i32::MIN), SAME)]);
+        check("date", [(day(-2_451_545), SAME), (day(-2_451_546), NO)]);
+        check("date", [(day(2_145_031_948), SAME), (day(2_145_031_949), NO)]);
+    }
+
+    #[test]
+    fn timestamps_must_need_no_rounding() {
+        let at = |microseconds: i64| microseconds.to_be_bytes();
+        for name in ["timestamp", "timestamptz"] {
+            check(name, [(at(1), SAME), (at(i64::MAX), SAME), (at(i64::MIN), SAME)]);
+            check(name, [(at(9_223_371_331_200_000_000), NO), (at(-211_813_488_000_000_001), NO)]);
+            check(
+                &format!("{name}(3)"),
+                [(at(5_000), SAME), (at(-5_000), SAME), (at(5_001), NO), (at(i64::MAX), SAME)],
+            );
+            check(&format!("{name}(0)"), [(at(1_000_000), SAME), (at(500_000), NO)]);
+        }
+        check("time", [(at(0), SAME), (at(86_400_000_000), SAME), (at(86_400_000_001), NO), (at(-1), NO)]);
+        check("time(2)", [(at(10_000), SAME), (at(1), NO)]);
+        assert_eq!(stored(oid::TIMESTAMP, "timestamptz", &at(1)), Err(Reason::Cast));
+    }
+
+    /// A numeric as it travels: groups of four digits, the first of weight `weight`, and so many decimals shown.
+    fn number(groups: &[u16], weight: i16, sign: u16, scale: u16) -> Vec<u8> {
+        let header = [groups.len() as u16, weight as u16, sign, scale];
+        header.iter().chain(groups).flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    const MINUS: u16 = 0x4000;
+    const NAN: u16 = 0xC000;
+
+    #[test]
+    fn numbers_keep_their_scale_where_the_column_has_none() {
+        check(
+            "numeric",
+            [
+                (number(&[12, 3400], 0, 0, 2), SAME),
+                // 12.30 with groups of zeros around it
+                (number(&[0, 12, 3000, 0], 1, 0, 2), becomes(number(&[12, 3000], 0, 0, 2))),
+                // Zero has neither weight nor sign.
+                (number(&[0], 3, MINUS, 1), becomes(number(&[], 0, 0, 1))),
+                (number(&[], 0, 0, 0), SAME),
+                (number(&[], 0, NAN, 0), UNKNOWN),
+                // More decimals than it shows: Postgres cuts them.
+                (number(&[1234], -1, 0, 2), NO),
+                (number(&[10_000], 0, 0, 0), NO),
+            ],
+        );
+        check("numeric", [(&[0, 1][..], NO), (&[0, 1, 0, 0, 0, 0, 0, 0], NO), (&[0; 9], NO)]);
+    }
+
+    #[test]
+    fn numbers_take_the_scale_of_their_column_where_they_fit() {
+        check(
+            "numeric(6,2)",
+            [
+                (number(&[12, 3400], 0, 0, 2), SAME),
+                (number(&[12], 0, 0, 0), becomes(number(&[12], 0, 0, 2))),
+                (number(&[12, 3400], 0, MINUS, 4), becomes(number(&[12, 3400], 0, MINUS, 2))),
+                (number(&[9999, 9900], 0, 0, 2), SAME),
+                (number(&[], 0, 0, 5), becomes(number(&[], 0, 0, 2))),
+                (number(&[100], -1, 0, 2), SAME),
+                // 0.001, 12.345, 10000 and NaN
+                (number(&[10], -1, 0, 3), NO),
+                (number(&[12, 3450], 0, 0, 3), NO),
+                (number(&[1], 1, 0, 0), NO),
+                (number(&[], 0, NAN, 0), NO),
+            ],
+        );
+        // numeric(2,-3) rounds to thousands.
+        check("numeric(2,-3)", [(number(&[1000], 0, 0, 0), NO)]);
+    }
+
+    #[test]
+    fn json_is_kept_as_it_was_written_and_must_be_json() {
+        check("json", [(r#"{ "b":1, "a" : 2.50 }"#, SAME), ("", NO), ("{'a':1}", NO), ("[1,]", NO), ("1 2", NO)]);
+    }
+
+    #[test]
+    fn jsonb_becomes_what_postgres_prints() {
+        let jsonb = |text: &str| [b"\x01", text.as_bytes()].concat();
+        for (written, printed) in [
+            (r#"{"bb":1,"a":[true,null,-3],"c":{}}"#, r#"{"a": [true, null, -3], "c": {}, "bb": 1}"#),
+            (r#"{"a":1,"a":2}"#, r#"{"a": 2}"#),
+            (" [ ] ", "[]"),
+            ("18446744073709551615", "18446744073709551615"),
+            (r#""\u00fc\n\u0001\/\"""#, r#""ü\n\u0001/\"""#),
+            // By bytes, not by characters: z is one byte, ü is two.
+            (r#"{"ü":1,"z":2}"#, r#"{"z": 2, "ü": 1}"#),
+        ] {
+            check("jsonb", [(jsonb(written), becomes(jsonb(printed)))]);
+        }
+        for unknown in ["1.0", "[1e2]", "-0", "18446744073709551616"] {
+            check("jsonb", [(jsonb(unknown), UNKNOWN)]);
+        }
+        for refused in [r#""\u0000""#, "{", ""] {
+            check("jsonb", [(jsonb(refused), NO)]);
+        }
+        check("jsonb", [(b"\x02{}", NO)]);
+    }
+
+    #[test]
+    fn jsonb_that_nobody_asks_for_is_only_checked() {
+        let (catalog, table) = one_column(column("c", "jsonb"));
+        let unasked = |value: &[u8]| Rule::Jsonb.apply(value, &table.columns[0], &catalog, false);
+        assert_eq!(unasked(b"\x01{\"b\":1}"), UNKNOWN);
+        assert_eq!(unasked(b"\x01{"), NO);
+    }
+
+    #[test]
+    fn networks_come_back_with_the_flag_of_their_type() {
+        let address = |bits: u8, flag: u8, last: u8| vec![2, bits, flag, 4, 10, 0, 0, last];
+        check("inet", [(address(24, 0, 1), SAME), (address(24, 1, 1), becomes(address(24, 0, 1)))]);
+        check("cidr", [(address(24, 1, 0), SAME), (address(24, 0, 0), becomes(address(24, 1, 0)))]);
+        check("cidr", [(address(24, 1, 1), NO)]);
+        check("inet", [(address(33, 0, 1), NO), (vec![2, 24, 0, 4, 10], NO), (vec![2], NO)]);
+        check("inet", [([&[3, 128, 0, 16][..], &[0; 16]].concat(), SAME)]);
+    }
+
+    #[test]
+    fn enums_must_be_one_of_their_labels() {
+        check("mood", [("happy", SAME), ("furious", NO), ("HAPPY", NO)]);
+        let bound_as = |bind, cast| in_column(bind, cast, column("c", "mood"), b"sad");
+        assert_eq!(bound_as(oid::TEXT, Some("mood")), SAME);
+        assert_eq!(bound_as(oid::TEXT, None), Err(Reason::Cast));
+        assert_eq!(bound_as(MOOD, Some("text")), Err(Reason::Cast));
+    }
+
+    #[test]
+    fn arrays_lose_what_they_do_not_need() {
+        let int4 = oid::INT4 as i32;
+        check(
+            "int4[]",
+            [
+                (words(&[1, 0, int4, 2, 1, 4, 7, 4, 8]), SAME),
+                (words(&[1, 1, int4, 1, 1, 4, 7]), becomes(words(&[1, 0, int4, 1, 1, 4, 7]))),
+                (words(&[1, 0, int4, 1, 1, -1]), becomes(words(&[1, 1, int4, 1, 1, -1]))),
+                (words(&[0, 0, int4]), SAME),
+                (words(&[1, 0, int4, 0, 1]), becomes(words(&[0, 0, int4]))),
+                (words(&[2, 0, int4, 1, 1, 2, 1, 4, 7, 4, 8]), SAME),
+                // Another element type, a wrong element, too few, too many, too deep, senseless
+                (words(&[1, 0, 20, 1, 1, 4, 7]), NO),
+                (words(&[1, 0, int4, 1, 1, 3, 7]), NO),
+                (words(&[1, 0, int4, 2, 1, 4, 7]), NO),
+                (words(&[1, 0, int4, 1, 1, 4, 7, 4, 8]), NO),
+                (words(&[7, 0, int4]), NO),
+                (words(&[-1, 0, int4]), NO),
+                (words(&[1, 0, int4, i32::MAX, 1]), NO),
+            ],
+        );
+        let texts = |text: &[u8]| [words(&[1, 0, oid::TEXT as i32, 1, 1, text.len() as i32]), text.to_vec()].concat();
+        check("text[]", [(texts(b"abc"), SAME), (texts(b"a\0"), NO), (texts(b"\xff"), NO)]);
+        check("varchar(3)[]", [(texts(b"abcd"), UNKNOWN)]);
+        check("numeric[]", [([], UNKNOWN)]);
+    }
+
+    #[test]
+    fn types_that_the_engine_does_not_know_are_stored_but_not_answered() {
+        check("int4range", [([1], UNKNOWN)]);
+        check("pair", [([1], UNKNOWN)]);
+        assert_eq!(stored(oid::TEXT, "int4range", b"[1,2)"), Err(Reason::Cast));
+    }
+
+    #[test]
+    fn a_domain_stores_what_its_base_type_stores() {
+        let code = || column("c", "varchar(3)").domain(60_000, "code");
+        assert_eq!(in_column(60_000, None, code(), b"abc"), SAME);
+        assert_eq!(in_column(oid::TEXT, None, code(), b"abcd"), NO);
+        assert_eq!(in_column(oid::TEXT, Some("code"), code(), b"abc"), SAME);
+        assert_eq!(in_column(60_002, None, code(), b"abc"), Err(Reason::Cast));
+    }
+
+    #[test]
+    fn a_cast_must_name_the_columns_own_type() {
+        let cast = |to: &str, sql_type: &str| in_column(oid::INT4, Some(to), column("c", sql_type), &[0, 0, 0, 5]);
+        assert_eq!(cast("integer", "int4"), SAME);
+        assert_eq!(cast("bigint", "int8"), becomes(5_i64.to_be_bytes()));
+        assert_eq!(cast("bigint", "int4"), Err(Reason::Cast));
+        assert!(names_type("timestamp with time zone", "timestamptz"));
+        assert!(names_type("character varying", "varchar"));
+        assert!(!names_type("char", "bpchar"));
+        assert!(!names_type("char", "char"));
+    }
+
+    #[test]
+    fn literals_are_known_where_they_are_plain() {
+        let bytes = |value, sql_type: &str| {
+            let (catalog, table) = one_column(column("c", sql_type));
+            literal(&value, &table.columns[0], &catalog)
+        };
+        let text = |text: &str| Literal::Text(text.to_owned());
+        assert_eq!(bytes(Literal::Null, "int4range"), Ok(None));
+        assert_eq!(bytes(Literal::Bool(true), "bool"), Ok(Some(vec![1])));
+        assert_eq!(bytes(Literal::Integer(-1), "int2"), Ok(Some(vec![255, 255])));
+        assert_eq!(bytes(text("a"), "varchar(3)"), Ok(Some(b"a".to_vec())));
+        assert_eq!(bytes(text("sad"), "mood"), Ok(Some(b"sad".to_vec())));
+        assert_eq!(bytes(Literal::Integer(70_000), "int2"), Err(Reason::Literal));
+        assert_eq!(bytes(Literal::Integer(1), "numeric"), Err(Reason::Literal));
+        assert_eq!(bytes(text("5"), "int4"), Err(Reason::Literal));
+        assert_eq!(bytes(text("2020-01-01"), "date"), Err(Reason::Literal));
+        assert_eq!(bytes(text("abcd"), "varchar(3)"), Err(Reason::ValueDoesNotFit));
+        assert_eq!(bytes(text("furious"), "mood"), Err(Reason::ValueDoesNotFit));
+    }
+
+    #[test]
+    fn keys_are_compared_only_where_equality_is_equality_of_bytes() {
+        let state = std::hash::RandomState::new();
+        let hash = |row, value: &[u8]| key_hash(value, &one_column(row).1.columns[0], &state);
+        let five = hash(column("c", "int8"), &5_i64.to_be_bytes());
+        assert!(five.is_some());
+        assert_eq!(hash(column("c", "int2"), &5_i16.to_be_bytes()), five);
+        assert_ne!(hash(column("c", "int2"), &6_i16.to_be_bytes()), five);
+        assert_eq!(hash(column("c", "text"), b"a"), hash(column("c", "varchar(3)"), b"a"));
+        assert_eq!(hash(column("c", "text").with("deterministic", false), b"a"), None);
+        for sql_type in ["numeric", "bpchar(3)", "float8", "jsonb", "inet", "text[]"] {
+            assert_eq!(hash(column("c", sql_type), b"a"), None, "{sql_type}");
+        }
     }
 }
