@@ -285,6 +285,12 @@ impl diesel::r2d2::R2D2Connection for PgConnection {
     }
 
     fn is_broken(&mut self) -> bool {
-        self.inner.is_broken() || self.batch.has_pending()
+        use diesel::connection::TransactionManager as _;
+
+        // Rows that wait outside Diesel's own transactions are in a raw one, of which Diesel knows nothing. A test
+        // transaction goes on, and its rows with it.
+        let status = AnsiTransactionManager::transaction_manager_status_mut(self);
+        let in_diesels = matches!(status.transaction_depth(), Ok(Some(_)));
+        self.inner.is_broken() || (self.batch.has_pending() && !in_diesels)
     }
 }

@@ -8,9 +8,17 @@ use batch_tests::World;
 use batch_tests::diesel_adapter::Diesel;
 use diesel::prelude::*;
 
+mod bad_input;
+mod copy;
+mod instrumentation;
 mod loading;
+mod migrations;
+mod multi_connection;
+mod observing;
+mod pools;
 mod raw;
 mod returns;
+mod transactions;
 mod types;
 
 /// Runs the body on a connection of Diesel's own and on one of ours, each with a database of its own, and compares
