@@ -383,8 +383,10 @@ fn slot(insert: &Insert, at: usize, column: usize, table: &Table, types: &[BindT
         });
     };
     let rule = stored::rule(bind.oid, cast.as_ref(), definition)?;
-    let widen = is_id(definition) && cast.is_none() && matches!(rule, Rule::Integer(_));
-    Ok(Slot { column, bind: if widen { ID } else { bind }, cast: cast.clone(), rule: Some(rule), typed: true, widen })
+    let widen = is_id(definition) && matches!(rule, Rule::Integer(_));
+    // A cast to the column's own type changes no id that fits.
+    let (bind, cast) = if widen { (ID, None) } else { (bind, cast.clone()) };
+    Ok(Slot { column, bind, cast, rule: Some(rule), typed: true, widen })
 }
 
 /// The type that ids are sent with.
@@ -437,5 +439,318 @@ fn constant(column: &Column, catalog: &Catalog) -> Option<Constant> {
             }
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{ColumnRow, TableRow, catalog, column, table};
+    use crate::recognise::{Kind, recognise};
+    use crate::statement::testing::{Bind, INT4, TEXT, binds, int4, int8, null, text};
+
+    /// Decides about one execution of an INSERT into the only table there is.
+    fn decide_with(
+        options: &BatchOptions,
+        row: TableRow,
+        sql: &str,
+        values: impl IntoIterator<Item = Bind>,
+    ) -> Result<(Plan, Vec<Checked>), Reason> {
+        let catalog = catalog([row]);
+        let recognised = Arc::new(recognise(sql));
+        let Kind::Insert(insert) = &recognised.kind else { panic!("{sql}: {recognised:?}") };
+        let binds = binds(values);
+        let plan = Plan::make(&recognised, insert, &catalog.tables()[0], &catalog, &binds.types, options)?;
+        let mut checked = Vec::new();
+        plan.check(insert, &binds, &mut checked)?;
+        Ok((plan, checked))
+    }
+
+    fn decide(row: TableRow, sql: &str, values: impl IntoIterator<Item = Bind>) -> Result<Vec<Checked>, Reason> {
+        decide_with(&BatchOptions::new(), row, sql, values).map(|(_, checked)| checked)
+    }
+
+    /// Decides about `INSERT INTO t (c) VALUES (value) RETURNING c`, for a table of that column alone.
+    fn asked(c: ColumnRow, value: &str, values: impl IntoIterator<Item = Bind>) -> Result<Vec<Checked>, Reason> {
+        decide(one(c), &format!("INSERT INTO t (c) VALUES ({value}) RETURNING c"), values)
+    }
+
+    fn one(c: ColumnRow) -> TableRow {
+        table("t").column(c)
+    }
+
+    fn users() -> TableRow {
+        table("users").column(column("id", "int4").serial(1)).column(column("name", "text").not_null())
+    }
+
+    const INSERT_USER: &str = "INSERT INTO users (id, name) VALUES (DEFAULT, $1) RETURNING id, name";
+    const NOBODY: [Bind; 0] = [];
+
+    #[test]
+    fn a_plain_insert_waits() {
+        let waits = decide(users(), INSERT_USER, [text("a")]);
+        assert_eq!(waits, Ok(vec![Checked::Default, Checked::Bind(0, Stored::Same)]));
+    }
+
+    #[test]
+    fn excluded_tables_do_not_wait() {
+        let excluding = |name: &str| {
+            let options = BatchOptions::new().exclude(name);
+            decide_with(&options, users(), INSERT_USER, [text("a")]).map(|_| ())
+        };
+        assert_eq!(excluding("users"), Err(Reason::Excluded));
+        assert_eq!(excluding("public.users"), Err(Reason::Excluded));
+        assert_eq!(excluding("other.users"), Ok(()));
+    }
+
+    #[test]
+    fn an_unfit_table_gives_its_reason() {
+        for (key, reason) in [
+            ("rls", Reason::RowSecurity),
+            ("trigger", Reason::Trigger),
+            ("rule", Reason::Rule),
+            ("foreign", Reason::NotATable),
+        ] {
+            assert_eq!(decide(users().with(key, true), INSERT_USER, [text("a")]), Err(reason), "{key}");
+        }
+        assert_eq!(decide(users().with("insert", false), INSERT_USER, [text("a")]), Err(Reason::NoPrivilege));
+        let checked = users().check("CHECK (is_free(name))", true);
+        assert_eq!(decide(checked, INSERT_USER, [text("a")]), Err(Reason::CheckCalls));
+    }
+
+    #[test]
+    fn a_role_that_may_not_read_gets_no_answer() {
+        let blind = || users().with("select", false);
+        assert_eq!(decide(blind(), INSERT_USER, [text("a")]), Err(Reason::NoPrivilege));
+        assert!(decide(blind(), "INSERT INTO users (name) VALUES ($1)", [text("a")]).is_ok());
+    }
+
+    #[test]
+    fn columns_must_be_known_and_named_once() {
+        let insert = |columns: &str| {
+            decide(users(), &format!("INSERT INTO users ({columns}) VALUES ($1, $2)"), [text("a"), text("b")])
+        };
+        assert_eq!(insert("name, nickname"), Err(Reason::Unknown));
+        assert_eq!(insert("name, name"), Err(Reason::Form));
+    }
+
+    #[test]
+    fn a_statement_without_columns_is_for_the_first_ones() {
+        let insert = |sql: &str, values: Vec<Bind>| decide(users(), sql, values);
+        assert!(insert("INSERT INTO users VALUES ($1, $2)", vec![int4(1), text("a")]).is_ok());
+        assert_eq!(insert("INSERT INTO users VALUES ($1)", vec![int4(1)]), Err(Reason::Null));
+        let three = vec![int4(1), text("a"), text("b")];
+        assert_eq!(insert("INSERT INTO users VALUES ($1, $2, $3)", three), Err(Reason::Form));
+    }
+
+    #[test]
+    fn returning_must_name_columns_of_the_table() {
+        let returning = |what: &str| {
+            let sql = format!("INSERT INTO users (name) VALUES ($1) RETURNING {what}");
+            decide_with(&BatchOptions::new(), users(), &sql, [text("a")]).map(|(plan, _)| plan.fields.to_vec())
+        };
+        let id = Field { name: "id".into(), type_oid: oid::INT4 };
+        let name = Field { name: "name".into(), type_oid: oid::TEXT };
+        assert_eq!(returning("*"), Ok(vec![id.clone(), name]));
+        assert_eq!(returning("id AS key"), Ok(vec![Field { name: "key".into(), ..id.clone() }]));
+        assert_eq!(returning("id::int4"), Ok(vec![id]));
+        assert_eq!(returning("ctid"), Err(Reason::Returning));
+        assert_eq!(returning("id::text"), Err(Reason::Returning));
+    }
+
+    #[test]
+    fn an_enum_may_be_asked_for_as_text() {
+        let sql = "INSERT INTO t (c) VALUES ($1::mood) RETURNING c::text";
+        let (plan, _) = decide_with(&BatchOptions::new(), one(column("c", "mood")), sql, [text("sad")]).unwrap();
+        assert_eq!(plan.fields[0].type_oid, oid::TEXT);
+    }
+
+    #[test]
+    fn a_domain_is_answered_as_its_base_type() {
+        let row = one(column("c", "int8").domain(60_000, "key"));
+        let sql = "INSERT INTO t (c) VALUES ($1) RETURNING c";
+        let (plan, _) = decide_with(&BatchOptions::new(), row, sql, [int8(5)]).unwrap();
+        assert_eq!(plan.fields[0].type_oid, oid::INT8);
+    }
+
+    #[test]
+    fn a_generated_column_takes_no_value_and_gives_no_answer() {
+        let generated = || column("c", "int4").with("generated", true);
+        assert_eq!(asked(generated(), "$1", [int4(1)]), Err(Reason::Generated));
+        assert_eq!(asked(generated(), "NULL", NOBODY), Err(Reason::Generated));
+        assert_eq!(asked(generated(), "DEFAULT", NOBODY), Err(Reason::AnswerUnknown));
+        assert!(decide(one(generated()), "INSERT INTO t (c) VALUES (DEFAULT)", NOBODY).is_ok());
+    }
+
+    #[test]
+    fn an_identity_takes_a_value_only_by_default() {
+        let identity = |kind| column("c", "int4").identity(kind, 7);
+        assert_eq!(asked(identity("a"), "$1", [int4(1)]), Err(Reason::Generated));
+        assert!(asked(identity("d"), "$1", [int4(1)]).is_ok());
+        assert!(asked(identity("a"), "DEFAULT", NOBODY).is_ok());
+        assert_eq!(asked(column("c", "int4").with("identity", "d"), "DEFAULT", NOBODY), Err(Reason::SequenceUnknown));
+    }
+
+    #[test]
+    fn a_default_that_would_give_another_value_later_does_not_wait() {
+        let default = |expression: &str| asked(column("c", "int4").default(expression), "DEFAULT", NOBODY);
+        assert_eq!(default("random()"), Err(Reason::VolatileDefault));
+        assert_eq!(default("my_function()"), Err(Reason::VolatileDefault));
+        assert_eq!(default("(nextval('s'::regclass) * 10)"), Err(Reason::SequenceExpression));
+        let serial = |key: &str, value: bool| column("c", "int4").serial(7).sequence(7, key, value);
+        assert_eq!(asked(serial("cycle", true), "DEFAULT", NOBODY), Err(Reason::SequenceCycles));
+        assert_eq!(asked(serial("usable", false), "DEFAULT", NOBODY), Err(Reason::SequencePrivilege));
+        // A value that is given needs no default.
+        assert!(asked(column("c", "int4").default("random()"), "$1", [int4(1)]).is_ok());
+    }
+
+    #[test]
+    fn a_default_beside_the_columns_that_are_named_counts_as_well() {
+        let row = || table("t").column(column("a", "int4")).column(column("b", "int4").default("random()"));
+        assert_eq!(decide(row(), "INSERT INTO t (a) VALUES ($1)", [int4(1)]), Err(Reason::VolatileDefault));
+        assert_eq!(decide(row(), "INSERT INTO t DEFAULT VALUES", NOBODY), Err(Reason::VolatileDefault));
+        assert!(decide(row(), "INSERT INTO t (a, b) VALUES ($1, $1)", [int4(1)]).is_ok());
+    }
+
+    #[test]
+    fn a_sequence_that_others_read_is_left_to_postgres() {
+        let row = table("t")
+            .column(column("id", "int4").serial(7).sequence(7, "bare", "s7"))
+            .column(column("copy", "int4").default("currval('s7'::regclass)"));
+        assert_eq!(decide(row, "INSERT INTO t (copy) VALUES ($1)", [int4(1)]), Err(Reason::SequenceRead));
+    }
+
+    #[test]
+    fn a_constant_default_is_answered_where_it_is_plain() {
+        let constant = |c: ColumnRow| {
+            let sql = "INSERT INTO t DEFAULT VALUES RETURNING c";
+            decide_with(&BatchOptions::new(), one(c), sql, NOBODY).map(|(plan, _)| plan.constants[0].clone())
+        };
+        let bytes = |bytes: &[u8]| Ok(Some(Constant::Bytes(bytes.to_vec())));
+        assert_eq!(constant(column("c", "int8")), Ok(Some(Constant::Null)));
+        assert_eq!(constant(column("c", "int4").default("5")), bytes(&[0, 0, 0, 5]));
+        assert_eq!(constant(column("c", "bool").default("true")), bytes(&[1]));
+        assert_eq!(constant(column("c", "bpchar(3)").default("'a'::bpchar")), bytes(b"a  "));
+        assert_eq!(constant(column("c", "mood").default("'sad'::mood")), bytes(b"sad"));
+        assert_eq!(constant(column("c", "date").default("'2020-01-01'::date")), Err(Reason::AnswerUnknown));
+        // Nobody asks.
+        let unasked = one(column("c", "date").default("'2020-01-01'::date"));
+        assert!(decide(unasked, "INSERT INTO t DEFAULT VALUES", NOBODY).is_ok());
+    }
+
+    #[test]
+    fn null_for_a_column_that_takes_none_is_sent_so_that_it_fails_at_once() {
+        let required = || column("c", "int4").not_null();
+        assert_eq!(asked(required(), "$1", [null(INT4)]), Err(Reason::Null));
+        assert_eq!(asked(required(), "NULL", NOBODY), Err(Reason::Null));
+        assert_eq!(asked(required(), "DEFAULT", NOBODY), Err(Reason::Null));
+        assert_eq!(asked(column("c", "int4"), "$1", [null(INT4)]), Ok(vec![Checked::Null]));
+    }
+
+    #[test]
+    fn a_bind_of_another_type_is_left_to_postgres() {
+        assert_eq!(asked(column("c", "int4"), "$1", [text("5")]), Err(Reason::Cast));
+        assert_eq!(asked(column("c", "int4"), "$1", [null(TEXT)]), Err(Reason::Cast));
+        assert_eq!(asked(column("c", "int4"), "$1::text", [int4(5)]), Err(Reason::Cast));
+        assert!(asked(column("c", "int4"), "$1::int4", [int4(5)]).is_ok());
+    }
+
+    #[test]
+    fn the_rows_of_one_statement_must_bind_a_column_alike() {
+        let rows = |sql: &str, values: Vec<Bind>| decide(one(column("c", "int4")), sql, values);
+        let mixed = "INSERT INTO t (c) VALUES ($1), ($2)";
+        assert!(rows(mixed, vec![int4(1), int4(2)]).is_ok());
+        assert_eq!(rows(mixed, vec![int4(1), int8(2)]), Err(Reason::Cast));
+        assert_eq!(rows("INSERT INTO t (c) VALUES ($1), ($2::int4)", vec![int4(1), int4(2)]), Err(Reason::Cast));
+        assert_eq!(rows("INSERT INTO t (c) VALUES ($1), (2)", vec![int4(1)]), Err(Reason::Literal));
+        assert!(rows("INSERT INTO t (c) VALUES ($1), (NULL), (DEFAULT)", vec![int4(1)]).is_ok());
+    }
+
+    #[test]
+    fn a_literal_that_only_postgres_can_convert_does_not_wait() {
+        assert_eq!(asked(column("c", "date"), "'2020-01-01'", NOBODY), Err(Reason::Literal));
+        assert_eq!(asked(column("c", "numeric"), "5", NOBODY), Err(Reason::Literal));
+        assert_eq!(asked(column("c", "varchar(2)"), "'abc'", NOBODY), Err(Reason::ValueDoesNotFit));
+        assert_eq!(asked(column("c", "int2"), "5", NOBODY), Ok(vec![Checked::Bytes(vec![0, 5])]));
+        assert_eq!(asked(column("c", "bpchar(2)"), "'a'", NOBODY), Ok(vec![Checked::Bytes(b"a ".to_vec())]));
+    }
+
+    #[test]
+    fn a_value_that_postgres_would_change_or_refuse_does_not_wait() {
+        assert_eq!(asked(column("c", "varchar(2)"), "$1", [text("abc")]), Err(Reason::ValueDoesNotFit));
+        assert_eq!(asked(column("c", "int2"), "$1", [int4(70_000)]), Err(Reason::ValueDoesNotFit));
+        let narrowed = Stored::Becomes(vec![0, 5]);
+        assert_eq!(asked(column("c", "int2"), "$1", [int4(5)]), Ok(vec![Checked::Bind(0, narrowed)]));
+    }
+
+    #[test]
+    fn what_only_postgres_knows_waits_where_nobody_asks() {
+        let range = || (BindType { oid: 3904, array_oid: 3905 }, Some(vec![1]));
+        assert_eq!(asked(column("c", "int4range"), "$1", [range()]), Err(Reason::AnswerUnknown));
+        assert!(decide(one(column("c", "int4range")), "INSERT INTO t (c) VALUES ($1)", [range()]).is_ok());
+    }
+
+    #[test]
+    fn a_bind_that_is_missing_is_left_to_postgres() {
+        assert_eq!(asked(column("c", "int4"), "$2", [int4(1)]), Err(Reason::Form));
+        assert_eq!(asked(column("c", "int4"), "$1", NOBODY), Err(Reason::Form));
+    }
+
+    #[test]
+    fn a_table_without_columns_is_left_to_postgres() {
+        assert_eq!(decide(table("t"), "INSERT INTO t DEFAULT VALUES", NOBODY), Err(Reason::Form));
+    }
+
+    #[test]
+    fn ids_travel_alike_whoever_gives_them() {
+        let slot = |value: &str, bind: Bind| {
+            let sql = format!("INSERT INTO users (id, name) VALUES ({value}, 'a')");
+            let (plan, _) = decide_with(&BatchOptions::new(), users(), &sql, [bind]).unwrap();
+            plan.slots[0].clone()
+        };
+        for (value, bind) in [("$1", int4(1)), ("$1", int8(1)), ("$1::int4", int4(1))] {
+            let slot = slot(value, bind);
+            assert_eq!((slot.bind, slot.cast, slot.widen), (ID, None, true), "{value}");
+        }
+    }
+
+    #[test]
+    fn every_reason_says_something_of_its_own() {
+        use Reason::*;
+        let all = [
+            NotInTransaction,
+            ReadOnly,
+            Aborted,
+            CatalogUnreadable,
+            Form,
+            OnConflict,
+            Expression,
+            Literal,
+            Returning,
+            Unknown,
+            Excluded,
+            NotATable,
+            Trigger,
+            Rule,
+            RowSecurity,
+            NoPrivilege,
+            CheckCalls,
+            Generated,
+            VolatileDefault,
+            SequenceExpression,
+            SequenceCycles,
+            SequencePrivilege,
+            SequenceRead,
+            SequenceUnknown,
+            Cast,
+            Null,
+            ValueDoesNotFit,
+            AnswerUnknown,
+            FirstUse,
+            NoIds,
+            LargerThanBudget,
+        ];
+        let texts: std::collections::HashSet<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), all.len());
     }
 }

@@ -198,3 +198,205 @@ fn array_header(element: u32, len: usize, has_null: bool, capacity: usize) -> Ve
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{TableRow, catalog, column, table};
+    use crate::pending::Pending;
+    use crate::recognise::TypeName;
+    use crate::statement::testing::{Bind, INT8, int4, int4s, int8, null, text};
+
+    /// A row of the table at a position, its values by column.
+    type Row = (usize, Vec<(usize, Bind)>);
+
+    /// What sends these rows.
+    fn flush(tables: impl IntoIterator<Item = TableRow>, rows: impl IntoIterator<Item = Row>) -> Query {
+        flush_cast(tables, rows, None)
+    }
+
+    fn flush_cast(
+        tables: impl IntoIterator<Item = TableRow>,
+        rows: impl IntoIterator<Item = Row>,
+        cast: Option<&TypeName>,
+    ) -> Query {
+        let catalog = catalog(tables);
+        let mut pending = Pending::new();
+        for (table, values) in rows {
+            let table = &catalog.tables()[table];
+            let (waiting, _) = pending.table_mut(table, &quoted(&table.name));
+            for (column, (bind, value)) in values {
+                waiting.push(column, bind, cast, value.as_deref());
+            }
+            waiting.end_row();
+        }
+        let mut queries = statements(pending.take());
+        assert_eq!(queries.len(), 1);
+        queries.remove(0)
+    }
+
+    /// The types of the parameters, and their bytes behind the header of a one-dimensional array.
+    fn arrays(query: &Query) -> Vec<(u32, &[u8])> {
+        query.params.iter().map(|param| (param.type_oid, &param.value.as_deref().unwrap()[20..])).collect()
+    }
+
+    fn users() -> TableRow {
+        table("users").column(column("id", "int4").serial(1)).column(column("name", "text"))
+    }
+
+    fn tags() -> TableRow {
+        table("tags").column(column("user_id", "int4")).column(column("tag", "varchar(10)").default("'x'::text"))
+    }
+
+    #[test]
+    fn one_table_is_one_insert_with_an_array_for_each_column() {
+        let query =
+            flush([users()], [(0, vec![(0, int8(1)), (1, text("a"))]), (0, vec![(0, int8(2)), (1, text("bc"))])]);
+        assert_eq!(
+            query.sql,
+            r#"INSERT INTO "users" ("id", "name") SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u"#
+        );
+        assert_eq!(query.purpose, Purpose::Flush);
+        assert!(query.cacheable);
+        let ids = [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2];
+        assert_eq!(arrays(&query), [(oid::INT8_ARRAY, &ids[..]), (1009, b"\0\0\0\x01a\0\0\0\x02bc")]);
+        // One dimension, no NULL, elements of int8, two of them, from 1.
+        let header = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0, 1];
+        assert_eq!(query.params[0].value.as_deref().unwrap()[..20], header);
+    }
+
+    #[test]
+    fn several_tables_are_one_statement_in_the_order_of_first_use() {
+        let rows = [
+            (1, vec![(0, int4(7)), (1, text("t"))]),
+            (0, vec![(1, text("a"))]),
+            (1, vec![(0, int4(7)), (1, text("u"))]),
+        ];
+        assert_eq!(
+            flush([users(), tags()], rows).sql,
+            "WITH s0 AS (INSERT INTO \"tags\" (\"user_id\", \"tag\") SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u), \
+             s1 AS (INSERT INTO \"users\" (\"name\") SELECT c0 FROM (SELECT unnest($3) AS c0) AS u) SELECT"
+        );
+    }
+
+    #[test]
+    fn nulls_are_flagged_in_the_array() {
+        let query = flush([users()], [(0, vec![(1, text("a"))]), (0, vec![(1, null(text("").0))])]);
+        assert_eq!(query.params[0].value.as_deref().unwrap()[4..8], [0, 0, 0, 1]);
+        assert_eq!(arrays(&query)[0].1, b"\0\0\0\x01a\xff\xff\xff\xff");
+    }
+
+    #[test]
+    fn a_column_that_some_rows_leave_out_takes_its_default_for_them() {
+        let rows = [(0, vec![(0, int4(1))]), (0, vec![(0, int4(2)), (1, text("t"))])];
+        let query = flush([tags()], rows);
+        assert_eq!(
+            query.sql,
+            "INSERT INTO \"tags\" (\"user_id\", \"tag\") \
+             SELECT c0, CASE WHEN d1 THEN CAST('x'::text AS text) ELSE c1 END FROM (SELECT unnest($1) AS c0, unnest($2) AS c1, unnest($3) AS d1) AS u"
+        );
+        assert_eq!(arrays(&query)[2], (oid::BOOL_ARRAY, &[0, 0, 0, 1, 1, 0, 0, 0, 1, 0][..]));
+    }
+
+    #[test]
+    fn ids_that_some_rows_give_come_from_the_sequence_for_the_others() {
+        let rows = [(0, vec![(0, int8(1)), (1, text("a"))]), (0, vec![(1, text("b"))])];
+        assert_eq!(
+            flush([users()], rows).sql,
+            "INSERT INTO \"users\" (\"id\", \"name\") SELECT \
+             CASE WHEN d0 THEN CAST(nextval('public.s1'::regclass) AS bigint) ELSE c0 END, c1 \
+             FROM (SELECT unnest($1) AS c0, unnest($2) AS d0, unnest($3) AS c1) AS u"
+        );
+    }
+
+    #[test]
+    fn a_column_that_all_rows_leave_out_is_left_out() {
+        let query = flush([users()], [(0, vec![(1, text("a"))])]);
+        assert_eq!(query.sql, r#"INSERT INTO "users" ("name") SELECT c0 FROM (SELECT unnest($1) AS c0) AS u"#);
+    }
+
+    #[test]
+    fn rows_without_any_value_are_written_as_defaults() {
+        let query = flush([users()], [(0, vec![]), (0, vec![])]);
+        assert_eq!(query.sql, r#"INSERT INTO "users" ("id") VALUES (DEFAULT), (DEFAULT)"#);
+        assert!(!query.cacheable);
+        let generated = table("g").column(column("c", "int4").with("generated", true));
+        assert_eq!(flush([generated], [(0, vec![])]).sql, r#"INSERT INTO "g" DEFAULT VALUES"#);
+    }
+
+    #[test]
+    fn reserved_ids_of_an_identity_override_it() {
+        let always = table("t").column(column("id", "int4").identity("a", 1)).column(column("c", "text"));
+        assert_eq!(
+            flush([always], [(0, vec![(0, int8(1)), (1, text("a"))])]).sql,
+            "INSERT INTO \"t\" (\"id\", \"c\") OVERRIDING SYSTEM VALUE \
+             SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u"
+        );
+        let unasked = table("t").column(column("id", "int4").identity("a", 1)).column(column("c", "text"));
+        let sql = flush([unasked], [(0, vec![(1, text("a"))])]).sql;
+        assert_eq!(sql, r#"INSERT INTO "t" ("c") SELECT c0 FROM (SELECT unnest($1) AS c0) AS u"#);
+    }
+
+    #[test]
+    fn a_cast_is_kept_as_it_was_written() {
+        let moods = || table("t").column(column("c", "mood").default("'sad'::mood")).column(column("d", "int4"));
+        let cast = TypeName { sql: r#""mood""#.into(), name: "mood".into() };
+        let query = flush_cast([moods()], [(0, vec![(0, text("happy"))])], Some(&cast));
+        assert_eq!(query.sql, r#"INSERT INTO "t" ("c") SELECT CAST(c0 AS "mood") FROM (SELECT unnest($1) AS c0) AS u"#);
+        assert_eq!(query.params[0].type_oid, 1009);
+        let query = flush_cast([moods()], [(0, vec![(0, text("happy"))]), (0, vec![])], Some(&cast));
+        assert_eq!(
+            query.sql,
+            "INSERT INTO \"t\" (\"c\") SELECT CASE WHEN d0 THEN CAST('sad'::mood AS mood) \
+             ELSE CAST(c0 AS \"mood\") END FROM (SELECT unnest($1) AS c0, unnest($2) AS d0) AS u"
+        );
+    }
+
+    #[test]
+    fn arrays_and_composites_are_written_row_by_row() {
+        let lists = table("t").column(column("a", "int4[]")).column(column("b", "text").default("'x'::text"));
+        let rows = [
+            (0, vec![(0, int4s(&[1])), (1, text("b"))]),
+            (0, vec![(0, null(int4s(&[]).0)), (1, text("c"))]),
+            (0, vec![(0, int4s(&[2, 3]))]),
+        ];
+        let query = flush([lists], rows);
+        assert_eq!(query.sql, r#"INSERT INTO "t" ("a", "b") VALUES ($1, $2), (NULL, $3), ($4, DEFAULT)"#);
+        let types: Vec<u32> = query.params.iter().map(|param| param.type_oid).collect();
+        assert_eq!(types, [oid::INT4_ARRAY, oid::TEXT, oid::TEXT, oid::INT4_ARRAY]);
+        assert!(!query.cacheable);
+        let pairs = table("t").column(column("c", "pair"));
+        let pair: Bind = (crate::statement::BindType { oid: 50_010, array_oid: 50_011 }, Some(vec![1]));
+        assert_eq!(flush([pairs], [(0, vec![(0, pair)])]).sql, r#"INSERT INTO "t" ("c") VALUES ($1)"#);
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        let odd = table("odd\"name").column(column("c\"", "text"));
+        let sql = flush([odd], [(0, vec![(0, text("a"))])]).sql;
+        assert_eq!(sql, r#"INSERT INTO "odd""name" ("c""") SELECT c0 FROM (SELECT unnest($1) AS c0) AS u"#);
+    }
+
+    #[test]
+    fn savepoints_that_were_held_back_stand_between_the_rows() {
+        let catalog = catalog([users()]);
+        let mut pending = Pending::new();
+        for name in ["outer", "in\"ner"] {
+            pending.hold_savepoint(name.into());
+            let (waiting, _) = pending.table_mut(&catalog.tables()[0], "users");
+            waiting.push(0, INT8, None, Some(&[0; 8]));
+            waiting.end_row();
+        }
+        let queries = statements(pending.take());
+        let sent: Vec<_> = queries.iter().map(|query| (query.purpose, query.sql.split(" (").next().unwrap())).collect();
+        assert_eq!(
+            sent,
+            [
+                (Purpose::Control, r#"SAVEPOINT "outer""#),
+                (Purpose::Flush, "INSERT INTO users"),
+                (Purpose::Control, r#"SAVEPOINT "in""ner""#),
+                (Purpose::Flush, "INSERT INTO users"),
+            ]
+        );
+    }
+}

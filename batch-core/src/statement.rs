@@ -97,3 +97,44 @@ pub(crate) mod oid {
     pub(crate) const UUID_ARRAY: u32 = 2951;
     pub(crate) const JSONB: u32 = 3802;
 }
+
+/// Binds for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A bind's type and value.
+    pub(crate) type Bind = (BindType, Option<Vec<u8>>);
+
+    pub(crate) const INT4: BindType = BindType { oid: oid::INT4, array_oid: oid::INT4_ARRAY };
+    pub(crate) const INT8: BindType = BindType { oid: oid::INT8, array_oid: oid::INT8_ARRAY };
+    pub(crate) const TEXT: BindType = BindType { oid: oid::TEXT, array_oid: 1009 };
+
+    pub(crate) fn text(value: &str) -> Bind {
+        (TEXT, Some(value.as_bytes().to_vec()))
+    }
+
+    pub(crate) fn int4(value: i32) -> Bind {
+        (INT4, Some(value.to_be_bytes().to_vec()))
+    }
+
+    pub(crate) fn int8(value: i64) -> Bind {
+        (INT8, Some(value.to_be_bytes().to_vec()))
+    }
+
+    pub(crate) fn null(bind: BindType) -> Bind {
+        (bind, None)
+    }
+
+    /// An array of one dimension of `int4`.
+    pub(crate) fn int4s(values: &[i32]) -> Bind {
+        let numbers = values.iter().map(|&value| value as u32);
+        let bytes = crate::flush::integer_array(oid::INT4, numbers.collect::<Vec<_>>().into_iter());
+        (BindType { oid: oid::INT4_ARRAY, array_oid: 0 }, Some(bytes))
+    }
+
+    pub(crate) fn binds(binds: impl IntoIterator<Item = Bind>) -> Binds {
+        let (types, values) = binds.into_iter().unzip();
+        Binds { types, values }
+    }
+}

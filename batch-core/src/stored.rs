@@ -613,8 +613,7 @@ mod tests {
     #[test]
     fn a_server_with_another_encoding_may_refuse_all_but_ascii() {
         let mut rows = testing::rows([testing::table("t").column(column("c", "text"))]);
-        let session = rows[0][1].as_mut().unwrap();
-        *session = session.replace("UTF8", "LATIN1");
+        rows[0] = testing::session("LATIN1");
         let catalog = Catalog::read(&rows, 0).unwrap();
         let column = &catalog.tables()[0].columns[0];
         let apply = |value: &str| Rule::Text { max: None }.apply(value.as_bytes(), column, &catalog, true);
