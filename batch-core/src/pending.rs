@@ -87,9 +87,18 @@ impl Pending {
         self.tables().map(TableRows::bytes).sum()
     }
 
-    /// Parameters that the flush would need where rows cannot be sent as arrays.
-    pub(crate) fn single_params(&self) -> usize {
-        self.tables().filter(|rows| !rows.can_unnest()).map(|rows| rows.rows * rows.columns.len()).sum()
+    /// Parameters that the flush would need, with these rows of `table` and where rows cannot be sent as arrays: one row
+    /// that cannot makes all of its table single values.
+    pub(crate) fn single_params(&self, table: &Table, rows: usize, can_unnest: bool) -> usize {
+        if can_unnest && self.tables().all(TableRows::can_unnest) {
+            return 0;
+        }
+        let is_single = |oid: u32| {
+            !can_unnest && oid == table.oid || self.tables().any(|rows| rows.table.oid == oid && !rows.can_unnest())
+        };
+        let joining = if is_single(table.oid) { rows * table.columns.len() } else { 0 };
+        let waiting = self.tables().filter(|rows| is_single(rows.table.oid));
+        joining + waiting.map(|rows| rows.rows * rows.table.columns.len()).sum::<usize>()
     }
 
     fn tables(&self) -> impl Iterator<Item = &TableRows> {
@@ -113,6 +122,26 @@ impl Pending {
     /// The rows of the table that wait in the segment that the next row joins.
     pub(crate) fn current(&self, table: u32) -> Option<&TableRows> {
         self.segments.last()?.tables.iter().find(|rows| rows.table.oid == table)
+    }
+
+    /// From how many sequences Postgres will take ids at the flush.
+    pub(crate) fn assigned_sequences(&self) -> usize {
+        let mut sequences = HashSet::new();
+        for rows in self.tables() {
+            for (at, column) in rows.table.columns.iter().enumerate() {
+                if let Default::Sequence(sequence) = &column.default
+                    && rows.has_defaults(at)
+                {
+                    sequences.insert(sequence.oid);
+                }
+            }
+        }
+        sequences.len()
+    }
+
+    /// Whether rows of the table wait whose `column` Postgres fills.
+    pub(crate) fn has_defaults(&self, table: u32, column: usize) -> bool {
+        self.tables().any(|rows| rows.table.oid == table && rows.has_defaults(column))
     }
 
     pub(crate) fn hasher(&self) -> &RandomState {
@@ -198,7 +227,8 @@ impl Segment {
     fn fits(&self, later: &Segment) -> bool {
         later.tables.iter().all(|rows| {
             let Some(mine) = self.tables.iter().find(|mine| mine.table.oid == rows.table.oid) else { return true };
-            rows.columns.iter().all(|column| mine.fits(column.column, column.bind, column.cast.as_ref()))
+            Arc::ptr_eq(&mine.table, &rows.table)
+                && rows.columns.iter().all(|column| mine.fits(column.column, column.bind, column.cast.as_ref()))
         })
     }
 
@@ -403,4 +433,233 @@ pub(crate) fn rows_by_table(segments: &[Segment]) -> HashMap<String, usize> {
         *rows.entry(table.table.full_name()).or_default() += table.rows;
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{TableRow, catalog, column, table};
+    use crate::statement::testing::{Bind, INT4, INT8, TEXT, int4, int4s, text};
+
+    const ID: usize = 0;
+    const NAME: usize = 1;
+    const STATE: usize = 2;
+    const TAGS: usize = 3;
+
+    fn users() -> TableRow {
+        table("users")
+            .column(column("id", "int4").serial(1))
+            .column(column("name", "text"))
+            .column(column("state", "text").default("'new'::text"))
+            .column(column("tags", "int4[]"))
+    }
+
+    fn the_table() -> Arc<Table> {
+        Arc::clone(&catalog([users()]).tables()[0])
+    }
+
+    /// Adds a row with these values by column.
+    fn add(pending: &mut Pending, table: &Arc<Table>, values: &[(usize, Bind)]) {
+        let (rows, _) = pending.table_mut(table, &table.name);
+        for (column, (bind, value)) in values {
+            rows.push(*column, *bind, None, value.as_deref());
+        }
+        rows.end_row();
+    }
+
+    fn names(pending: &Pending) -> Vec<Vec<String>> {
+        let of_table = |rows: &TableRows| {
+            let column = rows.columns.iter().find(|c| c.column == NAME).unwrap();
+            column.values().map(|v| v.map_or("-".into(), |v| String::from_utf8_lossy(v).into_owned())).collect()
+        };
+        pending.tables().map(of_table).collect()
+    }
+
+    fn column_of(pending: &Pending, at: usize) -> &ColumnRows {
+        pending.segments.last().unwrap().tables[0].columns.iter().find(|c| c.column == at).unwrap()
+    }
+
+    #[test]
+    fn rows_wait_in_the_order_of_their_creation() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        assert!(pending.is_empty());
+        add(&mut pending, &users, &[(NAME, text("a"))]);
+        add(&mut pending, &users, &[(NAME, text("b"))]);
+        assert_eq!((pending.rows(), pending.is_empty()), (2, false));
+        // A length of four bytes and one byte each.
+        assert_eq!(pending.bytes(), 10);
+        assert_eq!(names(&pending), [["a", "b"]]);
+        assert_eq!(pending.take().len(), 1);
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn a_column_that_only_some_rows_give_is_null_for_the_others() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(ID, int4(1))]);
+        add(&mut pending, &users, &[(ID, int4(2)), (NAME, text("b"))]);
+        add(&mut pending, &users, &[(ID, int4(3))]);
+        assert_eq!(names(&pending), [["-", "b", "-"]]);
+        let name = column_of(&pending, NAME);
+        assert_eq!((name.has_null, &name.defaults, name.default_rows), (true, &None, 0));
+    }
+
+    #[test]
+    fn a_column_with_a_default_remembers_the_rows_that_leave_it_out() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(NAME, text("a"))]);
+        add(&mut pending, &users, &[(NAME, text("b")), (STATE, text("old"))]);
+        add(&mut pending, &users, &[(NAME, text("c"))]);
+        let state = column_of(&pending, STATE);
+        assert_eq!((state.defaults.as_deref(), state.default_rows), (Some(&[true, false, true][..]), 2));
+    }
+
+    #[test]
+    fn rows_that_leave_their_id_to_postgres_are_known() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(ID, int4(1)), (NAME, text("a"))]);
+        assert!(!pending.has_defaults(users.oid, ID));
+        add(&mut pending, &users, &[(NAME, text("b"))]);
+        assert!(pending.has_defaults(users.oid, ID));
+        // Behind a savepoint as well.
+        pending.hold_savepoint("s".into());
+        assert!(pending.has_defaults(users.oid, ID));
+        assert_eq!(pending.assigned_sequences(), 1);
+    }
+
+    #[test]
+    fn values_join_a_column_only_with_the_same_bind_and_cast() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(ID, int4(1))]);
+        let rows = pending.current(users.oid).unwrap();
+        let cast = TypeName { sql: "int4".into(), name: "int4".into() };
+        assert!(rows.fits(ID, INT4, None));
+        assert!(!rows.fits(ID, INT8, None));
+        assert!(!rows.fits(ID, INT4, Some(&cast)));
+        assert!(rows.fits(NAME, TEXT, Some(&cast)));
+    }
+
+    #[test]
+    fn a_released_savepoint_merges_its_rows_with_those_before() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(NAME, text("a")), (STATE, text("old"))]);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(ID, int4(7)), (NAME, text("b"))]);
+        assert!(pending.release("s"));
+        assert!(!pending.holds_savepoint());
+        assert_eq!(names(&pending), [["a", "b"]]);
+        assert_eq!(column_of(&pending, STATE).defaults.as_deref(), Some(&[false, true][..]));
+        assert_eq!(column_of(&pending, ID).defaults.as_deref(), Some(&[true, false][..]));
+        assert!(!pending.release("s"));
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_each_other_stay_apart() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(NAME, text("a")), (ID, int4(1))]);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(NAME, text("b")), (ID, (INT8, Some(vec![0; 8])))]);
+        pending.release_all();
+        assert_eq!(names(&pending), [["a"], ["b"]]);
+        assert!(!pending.holds_savepoint());
+    }
+
+    #[test]
+    fn rows_checked_against_another_catalog_stay_apart() {
+        let mut pending = Pending::new();
+        add(&mut pending, &the_table(), &[(NAME, text("a"))]);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &the_table(), &[(NAME, text("b"))]);
+        pending.release_all();
+        assert_eq!(names(&pending), [["a"], ["b"]]);
+    }
+
+    #[test]
+    fn rolling_back_to_a_savepoint_discards_its_rows_and_keeps_the_savepoint() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        add(&mut pending, &users, &[(NAME, text("a"))]);
+        pending.hold_savepoint("outer".into());
+        add(&mut pending, &users, &[(NAME, text("b"))]);
+        pending.hold_savepoint("inner".into());
+        add(&mut pending, &users, &[(NAME, text("c"))]);
+        assert_eq!(pending.roll_back_to("unknown"), None);
+        assert_eq!(pending.roll_back_to("outer"), Some(2));
+        assert_eq!(names(&pending), [["a"]]);
+        assert_eq!(pending.roll_back_to("inner"), None);
+        assert_eq!(pending.roll_back_to("outer"), Some(0));
+    }
+
+    #[test]
+    fn of_two_savepoints_with_one_name_the_later_is_meant() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(NAME, text("a"))]);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(NAME, text("b"))]);
+        assert_eq!(pending.roll_back_to("s"), Some(1));
+        assert!(pending.release("s") && pending.holds_savepoint());
+        assert_eq!(names(&pending), [["a"]]);
+    }
+
+    #[test]
+    fn one_array_makes_single_parameters_of_all_rows_of_its_table() {
+        let (mut pending, users) = (Pending::new(), the_table());
+        for _ in 0..10 {
+            add(&mut pending, &users, &[(NAME, text("a"))]);
+        }
+        assert_eq!(pending.single_params(&users, 1, true), 0);
+        // Eleven rows of four columns.
+        assert_eq!(pending.single_params(&users, 1, false), 44);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(TAGS, int4s(&[1]))]);
+        assert_eq!(pending.single_params(&users, 1, true), 48);
+    }
+
+    fn family() -> (Arc<Table>, Arc<Table>) {
+        let catalog = catalog([
+            table("parent").column(column("a", "int8")).column(column("b", "text")),
+            table("child").column(column("x", "text")).column(column("y", "int4")).references(
+                &["y", "x"],
+                "parent",
+                &["a", "b"],
+            ),
+        ]);
+        (Arc::clone(&catalog.tables()[0]), Arc::clone(&catalog.tables()[1]))
+    }
+
+    /// Whether a parent with the key `(a, b)` may be the one that a waiting child `(x, y)` refers to.
+    fn meets(child: [Known<'_>; 2], parent: [Known<'_>; 2]) -> bool {
+        let (parents, children) = family();
+        let mut pending = Pending::new();
+        let hasher = pending.hasher().clone();
+        add(&mut pending, &children, &[]);
+        if let Some(key) = key_hash(&hasher, &children, &children.foreign_keys[0].columns, |at| child[at]) {
+            pending.table_mut(&children, "child").0.refer(0, key);
+        }
+        let reference = &parents.referenced_by[0];
+        key_hash(&hasher, &parents, &reference.columns, |at| parent[at])
+            .is_some_and(|key| pending.may_refer(reference.table, reference.foreign_key, key))
+    }
+
+    #[test]
+    fn a_foreign_key_is_compared_column_by_column_whatever_the_width_of_its_integers() {
+        let [five, six] = [&[0, 0, 0, 5], &[0, 0, 0, 6]].map(|bytes| Known::Bytes(bytes));
+        let wide_five = Known::Bytes(&[0, 0, 0, 0, 0, 0, 0, 5]);
+        let [m, n] = [b"m", b"n"].map(|bytes| Known::Bytes(bytes));
+        assert!(meets([m, five], [wide_five, m]));
+        assert!(!meets([m, six], [wide_five, m]));
+        assert!(!meets([n, five], [wide_five, m]));
+    }
+
+    #[test]
+    fn null_refers_to_nothing_and_the_unknown_to_anything() {
+        let five = Known::Bytes(&[0, 0, 0, 5]);
+        let wide_five = Known::Bytes(&[0, 0, 0, 0, 0, 0, 0, 5]);
+        let m = Known::Bytes(b"m");
+        assert!(!meets([Known::Null, five], [wide_five, m]));
+        assert!(!meets([m, five], [wide_five, Known::Null]));
+        assert!(meets([m, Known::Unknown], [wide_five, m]));
+        assert!(meets([m, five], [Known::Unknown, m]));
+        assert!(!meets([Known::Null, five], [Known::Unknown, m]));
+    }
 }

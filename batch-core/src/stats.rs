@@ -54,6 +54,8 @@ pub enum FlushCause {
     ForeignKey,
     /// The same column of the same table, bound with another type.
     BindType,
+    /// The catalog was read anew: the table's columns may be others.
+    Catalog,
     /// Rows whose ids Postgres assigns, before one whose id was reserved.
     Ids,
 }
@@ -70,6 +72,7 @@ impl fmt::Display for FlushCause {
             Self::Budget => "the budget",
             Self::ForeignKey => "a possible forward reference",
             Self::BindType => "a change of bind type",
+            Self::Catalog => "a catalog read anew",
             Self::Ids => "rows whose ids Postgres assigns",
         })
     }

@@ -210,13 +210,15 @@ impl Batch {
         }
         let waiting = self.pending.rows();
         if waiting > 0 {
-            let single = self.pending.single_params();
-            let params = if plan.can_unnest { single } else { single + params };
+            let params = self.pending.single_params(&plan.table, insert.rows, plan.can_unnest);
             if too_much(waiting + insert.rows, bytes + self.pending.bytes(), params) {
                 return Some(Decision::Flush(FlushCause::Budget));
             }
         }
         let waiting = self.pending.current(plan.table.oid)?;
+        if !Arc::ptr_eq(&waiting.table, &plan.table) {
+            return Some(Decision::Flush(FlushCause::Catalog));
+        }
         let mut typed = plan.slots.iter().filter(|slot| slot.typed);
         let fits = typed.all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
         (!fits).then_some(Decision::Flush(FlushCause::BindType))
@@ -251,7 +253,6 @@ impl Batch {
         ids: &mut Vec<i64>,
     ) -> Result<(), Decision> {
         let plan = execution.plan;
-        let waiting = self.pending.current(plan.table.oid);
         let mut lacks_clock = false;
         for &at in &plan.made {
             let count = execution.count_defaults(at);
@@ -263,7 +264,7 @@ impl Batch {
                 continue;
             };
             let must_know = plan.asked[at] || sequence.always_reserve;
-            let unassigned = waiting.is_some_and(|rows| rows.has_defaults(at));
+            let unassigned = self.pending.has_defaults(plan.table.oid, at);
             match needs.iter_mut().find(|need| need.sequence == sequence.oid) {
                 Some(need) => {
                     need.count += count;
