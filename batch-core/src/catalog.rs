@@ -36,7 +36,7 @@ WITH rel AS (
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 ), seq AS (
   SELECT s.seqrelid AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relname, s.seqincrement,
-         s.seqcycle, has_sequence_privilege(c.oid, 'USAGE') OR has_sequence_privilege(c.oid, 'UPDATE') AS usable
+         s.seqcycle, has_sequence_privilege(c.oid, 'USAGE') AS usable
   FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 )

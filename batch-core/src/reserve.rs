@@ -24,7 +24,8 @@ pub(crate) struct Reservation {
 
 /// Reserves `(sequence, count)` ids. The text is always the same, so that it is prepared once.
 ///
-/// Near its end a sequence gives fewer: asking for more than it has would be an error, and abort the transaction.
+/// Near its end a sequence gives fewer, and to a role that may not use it, or in a read-only transaction, none: asking
+/// for more would be an error, and abort the transaction.
 pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
     let sql = "\
 SELECT 'session', {identity}
@@ -35,7 +36,8 @@ UNION ALL
 SELECT 'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
     SELECT wanted.seq, nextval(wanted.seq::regclass) AS id
     FROM unnest($1::oid[], $2::int4[]) AS wanted (seq, count)
-    JOIN pg_catalog.pg_sequence s ON s.seqrelid = wanted.seq,
+    JOIN pg_catalog.pg_sequence s ON s.seqrelid = wanted.seq
+      AND has_sequence_privilege(s.seqrelid, 'USAGE') AND NOT current_setting('transaction_read_only')::bool,
     LATERAL (SELECT COALESCE(pg_sequence_last_value(wanted.seq::regclass), s.seqstart - s.seqincrement)::numeric AS at) last,
     LATERAL generate_series(1, LEAST(wanted.count, GREATEST(0, trunc(
         CASE WHEN s.seqincrement > 0 THEN s.seqmax - last.at ELSE last.at - s.seqmin END / abs(s.seqincrement)
