@@ -8,7 +8,6 @@
 
 pub mod adapter;
 pub mod diesel_adapter;
-pub mod program;
 pub mod scenarios;
 pub mod value;
 

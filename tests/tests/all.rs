@@ -3,12 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "this package is tests")]
 
 mod diesel_own;
+mod differential;
+mod storage;
 
 macro_rules! with_diesel {
     ($($module:ident :: $name:ident,)*) => {
         mod diesel_scenarios {
             use batch_tests::diesel_adapter::Diesel;
             use batch_tests::scenarios;
+
+            #[test]
+            fn programs_cannot_tell_the_difference() {
+                crate::differential::programs_cannot_tell_the_difference::<Diesel>();
+            }
 
             $(#[test]
             fn $name() {
