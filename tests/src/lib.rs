@@ -5,6 +5,7 @@
 //! adapter's own file under `tests/`.
 
 #![allow(clippy::unwrap_used, reason = "this package is tests")]
+#![allow(clippy::result_large_err, reason = "a failure carries all that a test compares")]
 
 pub mod adapter;
 pub mod diesel_adapter;

@@ -1,6 +1,7 @@
 //! All scenarios, against every adapter, and each ORM's own tests.
 
 #![allow(clippy::unwrap_used, reason = "this package is tests")]
+#![allow(clippy::result_large_err, reason = "a failure carries all that a test compares")]
 
 mod diesel_own;
 mod differential;
