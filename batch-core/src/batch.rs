@@ -62,6 +62,8 @@ pub struct Batch {
     positions: Positions,
     /// Whether `currval` and `lastval` of this session would lie.
     used_reserved_ids: bool,
+    /// Whether `lastval` alone would: Postgres runs the parts of a flush in an order of its own.
+    lost_last_value: bool,
     offer: Option<Offer>,
     outbox: VecDeque<Query>,
     running: Option<Running>,
@@ -146,7 +148,13 @@ impl Issued {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
-    Catalog { epoch: u64 },
+    /// The savepoint before a catalog query inside a transaction, which its failure would abort.
+    Guard,
+    Catalog {
+        epoch: u64,
+    },
+    /// Its end.
+    Unguard,
     Reserve,
     Flush,
     Cleanup,
@@ -167,6 +175,7 @@ impl Batch {
             plans: Plans::default(),
             positions: Positions::default(),
             used_reserved_ids: false,
+            lost_last_value: false,
             offer: None,
             outbox: VecDeque::new(),
             running: None,
@@ -236,28 +245,39 @@ impl Batch {
     /// The query of the last [`Step::Run`] went well and brought these rows.
     pub fn ran(&mut self, rows: &[TextRow]) -> Step {
         match self.running.take() {
-            Some(Running::Catalog { epoch }) => self.catalog_came(rows, epoch),
+            Some(Running::Guard) => return self.query_catalog(),
+            Some(Running::Catalog { epoch }) => {
+                self.catalog_came(rows, epoch);
+                if self.guards_catalog() {
+                    return self.unguard("RELEASE SAVEPOINT batched_writes");
+                }
+            }
             Some(Running::Reserve) => self.reservation_came(rows),
             Some(Running::Cleanup) => self.end_transaction(),
-            Some(Running::Flush) | None => {}
+            Some(Running::Flush | Running::Unguard) | None => {}
         }
         self.advance()
     }
 
     /// The query of the last [`Step::Run`] failed.
     pub fn failed(&mut self) -> Step {
-        let was_open = self.transaction.open;
         match self.running.take() {
-            // Outside a transaction nothing is lost: the program goes on without batching.
-            Some(Running::Catalog { epoch }) if !was_open && !matches!(self.offer, Some(Offer::Enable(_))) => {
+            // The program goes on without batching.
+            Some(Running::Catalog { epoch }) if !matches!(self.offer, Some(Offer::Enable(_))) => {
                 tracing::warn!("the catalog could not be read; inserts are sent one by one");
                 self.session.unreadable = Some(epoch);
-                return self.advance();
+                return if self.guards_catalog() {
+                    self.unguard("ROLLBACK TO SAVEPOINT batched_writes; RELEASE SAVEPOINT batched_writes")
+                } else {
+                    self.advance()
+                };
             }
             Some(Running::Cleanup) => self.end_transaction(),
             _ => {}
         }
         self.transaction.aborted = self.transaction.open;
+        // What waits, savepoints held back among it, can be sent no more.
+        self.discard_pending();
         self.outbox.clear();
         self.flush_span = None;
         let committing = matches!(&self.offer, Some(Offer::Statement { recognised, .. })
@@ -362,11 +382,12 @@ impl Batch {
     /// Decides about any other statement; `None` to look again.
     fn statement(&mut self, recognised: &Arc<Recognised>) -> Option<Step> {
         let merge = self.options.nested == Nested::Merge && self.transaction.open && !self.transaction.aborted;
-        let reads_sequence_state = match &recognised.kind {
-            Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => effects.reads_sequence_state,
-            _ => false,
+        let effects = match &recognised.kind {
+            Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => *effects,
+            _ => Effects::default(),
         };
-        if reads_sequence_state && self.used_reserved_ids {
+        if effects.reads_sequence_state && self.used_reserved_ids || effects.reads_last_value && self.loses_last_value()
+        {
             return Some(Step::Refuse(Error::sequence_state()));
         }
         let done = Some(Step::Answer(Answer::default()));
@@ -375,7 +396,8 @@ impl Batch {
                 // Here a catalog that cannot be read harms nobody.
                 self.session.catalog = self.session.catalog.take().and_then(|c| self.database.catalog(&c.identity));
                 if self.catalog().is_none() && !self.is_unreadable() {
-                    self.send_later(recognised, false);
+                    // Read once, however soon it is too old again.
+                    self.send_later(recognised, true);
                     return Some(self.read_catalog());
                 }
             }
@@ -431,6 +453,7 @@ impl Batch {
         }
         let rows = self.pending.rows();
         let bytes = self.pending.bytes();
+        self.lost_last_value = self.loses_last_value();
         let segments = self.pending.take();
         let tables = pending::rows_by_table(&segments);
         self.flush_span = Some(tracing::debug_span!("flush", ?tables, rows, bytes, %cause));
@@ -449,6 +472,14 @@ impl Batch {
             self.stats.rows_flushed += rows as u64;
         }
         self.outbox.extend(flush::statements(segments));
+    }
+
+    /// Whether `lastval` would lie once what waits is sent.
+    fn loses_last_value(&self) -> bool {
+        match self.pending.assigned_sequences() {
+            0 => self.lost_last_value,
+            several => several > 1,
+        }
     }
 
     fn discard_pending(&mut self) {
@@ -490,6 +521,24 @@ impl Batch {
     }
 
     fn read_catalog(&mut self) -> Step {
+        if self.guards_catalog() {
+            self.running = Some(Running::Guard);
+            return Step::Run(Query::new(Purpose::Control, "SAVEPOINT batched_writes"));
+        }
+        self.query_catalog()
+    }
+
+    /// Whether a catalog query that fails would abort a transaction of the program, which did not ask for it.
+    fn guards_catalog(&self) -> bool {
+        self.transaction.open && !matches!(self.offer, Some(Offer::Enable(_)))
+    }
+
+    fn unguard(&mut self, sql: &str) -> Step {
+        self.running = Some(Running::Unguard);
+        Step::Run(Query::new(Purpose::Control, sql))
+    }
+
+    fn query_catalog(&mut self) -> Step {
         self.running = Some(Running::Catalog { epoch: self.database.epoch() });
         let mut query = catalog::query();
         self.issued.note(&mut query);
@@ -551,6 +600,7 @@ impl Batch {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
                 self.session.catalog = self.database.catalog(&identity);
+                self.session.was_unsettled = true;
             }
         }
         self.transaction.clocks = reservation.clocks;
@@ -660,3 +710,6 @@ fn explain_table(table: &Table, options: &BatchOptions) -> TableExplanation {
     }
     explanation
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,8 @@ pub(crate) struct Effects {
     pub sequences: bool,
     /// Calls `currval` or `lastval`.
     pub reads_sequence_state: bool,
+    /// Calls `lastval`.
+    pub reads_last_value: bool,
     /// Makes the transaction read-only.
     pub read_only: bool,
     /// May begin or end transactions in a way that is not followed.
@@ -81,6 +83,7 @@ impl Effects {
         session: true,
         sequences: true,
         reads_sequence_state: false,
+        reads_last_value: false,
         read_only: false,
         tangles_transaction: true,
     };
@@ -91,6 +94,7 @@ impl Effects {
             session: self.session || other.session,
             sequences: self.sequences || other.sequences,
             reads_sequence_state: self.reads_sequence_state || other.reads_sequence_state,
+            reads_last_value: self.reads_last_value || other.reads_last_value,
             read_only: self.read_only || other.read_only,
             tangles_transaction: self.tangles_transaction || other.tangles_transaction,
         }
@@ -271,6 +275,7 @@ const TANGLED: Kind = Kind::Other(Effects {
     session: false,
     sequences: false,
     reads_sequence_state: false,
+    reads_last_value: false,
     read_only: false,
     tangles_transaction: true,
 });
@@ -343,6 +348,7 @@ fn called(tokens: &[Token]) -> Effects {
         let is_built_in = schema.is_none_or(|schema| schema == "pg_catalog");
         if matches!(name.as_str(), "currval" | "lastval") {
             effects.reads_sequence_state = true;
+            effects.reads_last_value |= name == "lastval";
         } else if name == "set_config" {
             effects.session = true;
         } else if !is_built_in || !harmless::is_harmless(&name) {
@@ -652,6 +658,7 @@ mod tests {
         session: false,
         sequences: false,
         reads_sequence_state: false,
+        reads_last_value: false,
         read_only: false,
         tangles_transaction: false,
     };
@@ -829,7 +836,7 @@ mod tests {
     #[test]
     fn an_insert_that_calls_functions_may_do_what_they_do() {
         let state = Effects { reads_sequence_state: true, ..NOTHING };
-        assert_eq!(effects("INSERT INTO t VALUES (lastval())"), state);
+        assert_eq!(effects("INSERT INTO t VALUES (lastval())"), Effects { reads_last_value: true, ..state });
         assert_eq!(effects("INSERT INTO t (a) VALUES (currval('s'))"), state);
         assert_eq!(effects("INSERT INTO t SELECT currval('s')"), state);
         assert_eq!(effects("INSERT INTO t SELECT nextval('s')"), CALLED);
@@ -878,7 +885,8 @@ mod tests {
             assert_eq!(effects(sql), CALLED, "{sql}");
         }
         assert_eq!(effects("SELECT set_config('search_path', 'a', true)"), Effects { session: true, ..NOTHING });
-        assert_eq!(effects("SELECT pg_catalog.lastval()"), Effects { reads_sequence_state: true, ..NOTHING });
+        let last = Effects { reads_sequence_state: true, reads_last_value: true, ..NOTHING };
+        assert_eq!(effects("SELECT pg_catalog.lastval()"), last);
         assert_eq!(effects("SELECT currval ('s')"), Effects { reads_sequence_state: true, ..NOTHING });
     }
 

@@ -128,7 +128,12 @@ impl Batch {
         if let Some(inserts) = &mut self.session.unsettled {
             *inserts += 1;
             // One insert may be all that follows: looking would cost more than sending it.
-            return if *inserts == 1 { Decision::Send(Reason::FirstUse) } else { Decision::Settle };
+            return match *inserts {
+                1 => Decision::Send(Reason::FirstUse),
+                2 => Decision::Settle,
+                // The answer did not say.
+                _ => Decision::Send(Reason::CatalogUnreadable),
+            };
         }
         let plan = match self.plans.known(recognised, &catalog, &binds.types) {
             Some(plan) => plan,

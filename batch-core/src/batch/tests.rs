@@ -1,0 +1,1042 @@
+//! The engine against a server that is not there: it keeps what would reach it, and hands out ids.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::catalog::testing::{IDENTITY, TableRow, column, rows, table};
+use crate::statement::testing::{Bind, binds, int4, int4s, int8, null, text};
+
+/// A program on one connection, and the server.
+struct Program {
+    batch: Batch,
+    catalog: Vec<TextRow>,
+    /// The session as the server sees it.
+    identity: String,
+    /// The last id of each sequence.
+    sequences: HashMap<u32, i64>,
+    /// What fails when it comes: whatever contains this text.
+    broken: Option<&'static str>,
+    wire: Vec<String>,
+}
+
+/// What a program sees of a statement.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    /// What the server said, once it was sent.
+    Sent,
+    Answer(Vec<Vec<Option<Vec<u8>>>>),
+    Refused(String),
+    Error,
+}
+
+use Seen::{Error as Failed, Sent};
+
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+impl Program {
+    /// A program for which batching is on.
+    fn new(tables: impl IntoIterator<Item = TableRow>) -> Self {
+        Self::with(tables, BatchOptions::new())
+    }
+
+    fn with(tables: impl IntoIterator<Item = TableRow>, options: BatchOptions) -> Self {
+        let mut program = Self::off(tables);
+        let step = program.batch.enable(options);
+        assert_eq!(program.drive(step, ""), Seen::Answer(vec![]));
+        assert_eq!(program.wire(), ["catalog"]);
+        program
+    }
+
+    fn off(tables: impl IntoIterator<Item = TableRow>) -> Self {
+        let database = DATABASES.fetch_add(1, Ordering::Relaxed);
+        Self {
+            batch: Batch::new(&format!("postgres://me@test/{database}")),
+            catalog: rows(tables),
+            identity: IDENTITY.to_owned(),
+            sequences: HashMap::new(),
+            broken: None,
+            wire: Vec::new(),
+        }
+    }
+
+    /// Another connection to the same database.
+    fn another(&self) -> Self {
+        let database = self.batch.database.clone();
+        let mut batch = Batch::new("postgres://me@test/other");
+        batch.options = database.options();
+        batch.login = self.batch.login.clone();
+        batch.database = database;
+        Self {
+            batch,
+            catalog: self.catalog.clone(),
+            identity: self.identity.clone(),
+            sequences: self.sequences.clone(),
+            broken: None,
+            wire: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, sql: &str) -> Seen {
+        self.run_with(sql, [])
+    }
+
+    fn run_with(&mut self, sql: &str, values: impl IntoIterator<Item = Bind>) -> Seen {
+        let statement = self.batch.recognise(sql);
+        let wants = self.batch.wants_binds(&statement);
+        let step = self.batch.offer(statement, if wants { binds(values) } else { Binds::default() });
+        self.drive(step, sql)
+    }
+
+    fn flush(&mut self) -> Seen {
+        let step = self.batch.flush();
+        self.drive(step, "")
+    }
+
+    fn drive(&mut self, mut step: Step, sql: &str) -> Seen {
+        for _ in 0..20 {
+            step = match step {
+                Step::Run(query) => match self.serve(&query) {
+                    Some(rows) => self.batch.ran(&rows),
+                    None => self.batch.failed(),
+                },
+                Step::Send => {
+                    self.wire.push(sql.to_owned());
+                    let works = self.works(sql);
+                    self.batch.sent(works);
+                    return if works { Sent } else { Failed };
+                }
+                Step::Answer(answer) => {
+                    let columns = answer.rows.fields().len();
+                    let row = |row| (0..columns).map(|at| answer.rows.get(row, at).map(<[u8]>::to_vec)).collect();
+                    return Seen::Answer((0..answer.rows.len()).map(row).collect());
+                }
+                Step::Refuse(error) => return Seen::Refused(error.to_string()),
+                Step::Raise => return Failed,
+            }
+        }
+        panic!("the engine goes round in circles");
+    }
+
+    fn works(&self, sql: &str) -> bool {
+        self.broken.is_none_or(|broken| !sql.contains(broken))
+    }
+
+    fn serve(&mut self, query: &Query) -> Option<Vec<TextRow>> {
+        let (said, rows) = match query.purpose {
+            Purpose::Ask if query.params.is_empty() => ("catalog".to_owned(), self.catalog.clone()),
+            Purpose::Ask => self.reserve(query),
+            Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
+        };
+        let works = self.works(&said);
+        self.wire.push(said);
+        works.then_some(rows)
+    }
+
+    /// Gives the ids that the query asks for.
+    fn reserve(&mut self, query: &Query) -> (String, Vec<TextRow>) {
+        let numbers = |at: usize| -> Vec<u32> {
+            let array = query.params[at].value.as_deref().unwrap();
+            array
+                .get(20..)
+                .unwrap_or_default()
+                .chunks(8)
+                .map(|c| u32::from_be_bytes(c[4..].try_into().unwrap()))
+                .collect()
+        };
+        let row = |what: String, value: String| vec![Some(what), Some(value)];
+        let now = "0000000000000001 0000000000000002 00000003";
+        let mut rows = vec![row("session".into(), self.identity.clone()), row("now".into(), now.into())];
+        let mut said = "reserve".to_owned();
+        for (sequence, count) in numbers(0).into_iter().zip(numbers(1)) {
+            let last = self.sequences.entry(sequence).or_default();
+            let ids: Vec<String> = (1..=i64::from(count)).map(|n| (*last + n).to_string()).collect();
+            *last += i64::from(count);
+            said.push_str(&format!(" {count} of {sequence}"));
+            rows.push(row(format!("ids {sequence}"), ids.join(" ")));
+        }
+        (said, rows)
+    }
+
+    /// What reached the server since this was asked last. Flushes are shortened to their tables, and the savepoint
+    /// around a catalog query in a transaction is not shown.
+    fn wire(&mut self) -> Vec<String> {
+        let sent = std::mem::take(&mut self.wire);
+        sent.iter().filter(|sql| !sql.contains("batched_writes")).map(|sql| shortened(sql)).collect()
+    }
+
+    /// Inserts a user, whose id is asked for.
+    fn user(&mut self, name: &str) -> Seen {
+        self.run_with(r#"INSERT INTO "users" ("name") VALUES ($1) RETURNING "id""#, [text(name)])
+    }
+
+    /// Begins a transaction in which inserts of users wait, because ids are in stock.
+    fn begin_stocked(&mut self) {
+        self.run("BEGIN");
+        self.user("first");
+        self.user("second");
+        assert_eq!(self.run("COMMIT"), Sent);
+        self.run("BEGIN");
+        self.wire();
+    }
+
+    fn sent_because(&self, reason: Reason) -> u64 {
+        self.batch.stats().inserts_sent.get(&reason).copied().unwrap_or(0)
+    }
+
+    fn flushed_by(&self, cause: FlushCause) -> u64 {
+        self.batch.stats().flushes.get(&cause).copied().unwrap_or(0)
+    }
+}
+
+/// `WITH s0 AS (INSERT INTO "a" …), s1 AS (INSERT INTO "b" …) SELECT` → `flush a b`
+fn shortened(sql: &str) -> String {
+    if !sql.contains("unnest") {
+        return sql.to_owned();
+    }
+    let tables = sql.split("INSERT INTO ").skip(1).filter_map(|part| part.split([' ', '(']).next());
+    tables.fold("flush".to_owned(), |said, table| format!("{said} {}", table.replace('"', "")))
+}
+
+fn id(id: i32) -> Seen {
+    Seen::Answer(vec![vec![Some(id.to_be_bytes().to_vec())]])
+}
+
+fn waits() -> Seen {
+    Seen::Answer(vec![])
+}
+
+fn users() -> TableRow {
+    table("users").column(column("id", "int4").serial(1)).column(column("name", "text").not_null())
+}
+
+/// Without ids, so that its inserts wait from the first.
+fn notes() -> TableRow {
+    table("notes").column(column("body", "text")).column(column("tags", "int4[]")).column(column("n", "int4"))
+}
+
+const NOTE: &str = r#"INSERT INTO "notes" ("body") VALUES ($1)"#;
+const INSERT_USER: &str = r#"INSERT INTO "users" ("name") VALUES ($1) RETURNING "id""#;
+
+mod switching {
+    use super::*;
+
+    #[test]
+    fn turning_it_on_reads_the_catalog_and_is_for_all_connections_to_the_database() {
+        let off = Program::off([notes()]);
+        assert!(!off.batch.is_on() && !off.another().batch.is_on());
+        let program = Program::new([notes()]);
+        let mut another = program.another();
+        assert!(another.batch.is_on());
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(another.wire(), ["BEGIN"]);
+        assert_eq!(another.batch.stats().catalog_reads, 0);
+    }
+
+    #[test]
+    fn a_server_that_is_not_supported_is_an_error_and_leaves_batching_off() {
+        let mut program = Program::off([]);
+        let json = r#"{"version":90600,"product":"PostgreSQL 9.6","encoding":"UTF8","identity":"me"}"#;
+        program.catalog = vec![vec![Some("session".into()), Some(json.into())]];
+        let step = program.batch.enable(BatchOptions::new());
+        assert!(matches!(program.drive(step, ""), Seen::Refused(_)));
+        assert!(!program.batch.is_on());
+    }
+
+    #[test]
+    fn no_permission_on_the_catalog_is_the_servers_error() {
+        let mut program = Program::off([]);
+        program.broken = Some("catalog");
+        let step = program.batch.enable(BatchOptions::new());
+        assert_eq!(program.drive(step, ""), Failed);
+        assert!(!program.batch.is_on());
+    }
+
+    #[test]
+    fn new_options_count_from_the_next_transaction() {
+        let mut program = Program::new([notes()]);
+        let mut another = program.another();
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+        let step = program.batch.enable(BatchOptions::new().exclude("notes"));
+        program.drive(step, "");
+        assert_eq!(another.run_with(NOTE, [text("b")]), waits());
+        another.run("COMMIT");
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("c")]), Sent);
+        assert_eq!(another.sent_because(Reason::Excluded), 1);
+    }
+}
+
+mod waiting {
+    use super::*;
+
+    #[test]
+    fn the_first_insert_is_sent_the_second_reserves_and_the_third_waits() {
+        let mut program = Program::new([users()]);
+        program.run("BEGIN");
+        assert_eq!(program.user("a"), Sent);
+        program.sequences.insert(1, 1);
+        assert_eq!(program.user("b"), id(2));
+        assert_eq!(program.user("c"), id(3));
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", INSERT_USER, "reserve 64 of 1", "flush users", "COMMIT"]);
+        assert_eq!((program.sent_because(Reason::FirstUse), program.flushed_by(FlushCause::Commit)), (1, 1));
+    }
+
+    #[test]
+    fn what_is_left_of_a_block_serves_the_next_transaction_and_the_next_connection() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        assert_eq!(program.user("a"), id(2));
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush users", "COMMIT"]);
+        let mut another = program.another();
+        another.run("BEGIN");
+        assert_eq!(another.user("b"), id(3));
+        assert_eq!(another.wire(), ["BEGIN"]);
+    }
+
+    #[test]
+    fn outside_a_transaction_nothing_waits() {
+        let mut program = Program::new([notes()]);
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(program.sent_because(Reason::NotInTransaction), 1);
+        assert_eq!(program.run("INSERT INTO notes (body) VALUES (now())"), Sent);
+        assert_eq!(program.sent_because(Reason::NotInTransaction), 2);
+    }
+
+    #[test]
+    fn in_a_read_only_transaction_nothing_waits() {
+        let mut program = Program::new([notes()]);
+        for begin in [&["BEGIN READ ONLY"][..], &["BEGIN", "SET TRANSACTION READ ONLY"]] {
+            for sql in begin {
+                program.run(sql);
+            }
+            program.run_with(NOTE, [text("a")]);
+            assert!(!program.batch.has_pending());
+            program.run("ROLLBACK");
+        }
+        assert_eq!(program.sent_because(Reason::ReadOnly), 2);
+    }
+
+    #[test]
+    fn in_an_aborted_transaction_nothing_waits_until_it_ends() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.broken = Some("SELECT bad");
+        assert_eq!(program.run("SELECT bad"), Failed);
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(program.sent_because(Reason::Aborted), 1);
+        program.run("ROLLBACK");
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+    }
+
+    #[test]
+    fn a_statement_whose_text_does_not_allow_it_is_sent_with_its_reason() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        for (sql, reason) in [
+            ("INSERT INTO notes SELECT 1", Reason::Form),
+            ("INSERT INTO notes (body) VALUES ('a') ON CONFLICT DO NOTHING", Reason::OnConflict),
+            ("INSERT INTO notes (body) VALUES (upper('a'))", Reason::Expression),
+            ("INSERT INTO notes (body) VALUES ('a') RETURNING upper(body)", Reason::Returning),
+            ("INSERT INTO notes (n) VALUES ('5')", Reason::Literal),
+            ("INSERT INTO notes (nobody) VALUES ('a')", Reason::Unknown),
+        ] {
+            assert_eq!(program.run(sql), Sent, "{sql}");
+            assert_eq!(program.sent_because(reason), 1, "{sql}");
+        }
+        let stats = program.batch.stats();
+        assert_eq!((stats.inserts_seen, stats.inserts_deferred), (6, 0));
+    }
+
+    #[test]
+    fn an_insert_that_cannot_wait_goes_out_behind_what_waits() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        let unfit = "INSERT INTO notes (body) VALUES (upper('b'))";
+        program.run(unfit);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", unfit]);
+        assert_eq!(program.flushed_by(FlushCause::InsertSentAtOnce), 1);
+    }
+
+    #[test]
+    fn ids_that_nobody_asks_for_are_left_to_postgres() {
+        let mut program = Program::new([users()]);
+        program.run("BEGIN");
+        let unasked = "INSERT INTO users (name) VALUES ($1)";
+        assert_eq!(program.run_with(unasked, [text("a")]), waits());
+        assert_eq!(program.run_with(unasked, [text("b")]), waits());
+        program.run("COMMIT");
+        let wire = program.wire.clone();
+        assert!(wire[1].starts_with(r#"INSERT INTO users ("name") SELECT c0 FROM"#), "{wire:?}");
+        assert_eq!(program.wire(), ["BEGIN", "flush users", "COMMIT"]);
+    }
+
+    #[test]
+    fn rows_that_postgres_gives_ids_go_out_before_one_whose_id_is_reserved() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        program.run("SELECT setval('s1', 1000)");
+        program.run("COMMIT");
+        program.run("BEGIN");
+        // The settings are looked at again first.
+        program.user("a");
+        program.user("b");
+        program.run("COMMIT");
+        let mut other = Program::new([users()]);
+        other.run("BEGIN");
+        other.run_with("INSERT INTO users (name) VALUES ($1)", [text("a")]);
+        other.user("b");
+        assert_eq!(other.wire(), ["BEGIN", "flush users", INSERT_USER]);
+        assert_eq!(other.flushed_by(FlushCause::Ids), 1);
+    }
+
+    #[test]
+    fn so_they_do_from_behind_a_savepoint_that_is_held_back() {
+        let mut program = Program::with([users()], BatchOptions::new().nested(Nested::Merge));
+        program.run("BEGIN");
+        program.run_with("INSERT INTO users (name) VALUES ($1)", [text("a")]);
+        program.run("SAVEPOINT s");
+        program.user("b");
+        assert_eq!(program.wire(), ["BEGIN", "flush users", "SAVEPOINT \"s\"", INSERT_USER]);
+    }
+
+    #[test]
+    fn a_sequence_without_ids_is_left_to_postgres() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        program.run("ROLLBACK");
+        // What is reserved does not fit into the column.
+        program.sequences.insert(1, i64::from(i32::MAX));
+        program.run("TRUNCATE users");
+        program.run("BEGIN");
+        assert_eq!(program.user("a"), Sent);
+        assert_eq!(program.sent_because(Reason::NoIds), 1);
+    }
+
+    #[test]
+    fn the_transactions_clock_is_asked_for_once_and_only_when_needed() {
+        let row = || table("t").column(column("c", "text")).column(column("at", "timestamptz").default("now()"));
+        let mut program = Program::new([row()]);
+        program.run("BEGIN");
+        assert_eq!(program.run("INSERT INTO t (c) VALUES ('a')"), waits());
+        let asked = "INSERT INTO t (c) VALUES ('b') RETURNING at";
+        assert_eq!(program.run(asked), Sent);
+        let now = Seen::Answer(vec![vec![Some(1_i64.to_be_bytes().to_vec())]]);
+        assert_eq!(program.run(asked), now);
+        assert_eq!(program.run(asked), now);
+        assert_eq!(program.wire(), ["BEGIN", "flush t", asked, "reserve"]);
+        // The next transaction has another.
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run(asked), Sent);
+    }
+
+    #[test]
+    fn a_random_uuid_is_made_here() {
+        let row = table("t").column(column("id", "uuid").not_null().default("gen_random_uuid()"));
+        let mut program = Program::new([row]);
+        program.run("BEGIN");
+        let mut made = || match program.run("INSERT INTO t DEFAULT VALUES RETURNING id") {
+            Seen::Answer(rows) => rows[0][0].clone().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (one, two) = (made(), made());
+        assert_ne!(one, two);
+        assert_eq!((one[6] >> 4, one[8] >> 6), (4, 2));
+    }
+
+    #[test]
+    fn the_answer_is_what_postgres_would_store() {
+        let row = table("t")
+            .column(column("a", "bpchar(3)"))
+            .column(column("b", "int8").default("7"))
+            .column(column("c", "text"));
+        let mut program = Program::new([row]);
+        program.run("BEGIN");
+        let answer = program.run_with("INSERT INTO t (a) VALUES ($1) RETURNING *", [text("x")]);
+        let stored = vec![Some(b"x  ".to_vec()), Some(7_i64.to_be_bytes().to_vec()), None];
+        assert_eq!(answer, Seen::Answer(vec![stored]));
+    }
+
+    #[test]
+    fn several_rows_get_ids_in_their_order() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        let sql = "INSERT INTO users (name) VALUES ($1), ($2) RETURNING id";
+        let answer = program.run_with(sql, [text("a"), text("b")]);
+        let rows = [2, 3].map(|id: i32| vec![Some(id.to_be_bytes().to_vec())]);
+        assert_eq!(answer, Seen::Answer(rows.to_vec()));
+    }
+}
+
+mod flushing {
+    use super::*;
+
+    #[test]
+    fn what_waits_goes_out_before_any_other_statement() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        for sql in
+            ["SELECT 1", "UPDATE notes SET n = 1", "LISTEN a", "FETCH c", "SELECT 1; SELECT 2", "EXPLAIN SELECT 1"]
+        {
+            program.run_with(NOTE, [text("a")]);
+            program.wire();
+            assert_eq!(program.run(sql), Sent);
+            assert_eq!(program.wire(), ["flush notes", sql]);
+            // FETCH may have changed the settings.
+            program.run("COMMIT");
+            program.run("BEGIN");
+            program.run_with(NOTE, [text("a")]);
+            program.run_with(NOTE, [text("a")]);
+            program.flush();
+        }
+        assert_eq!(program.flushed_by(FlushCause::Statement), 6);
+    }
+
+    #[test]
+    fn a_flush_may_be_asked_for() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        assert_eq!(program.flush(), waits());
+        program.run_with(NOTE, [text("a")]);
+        assert!(program.batch.has_pending());
+        assert_eq!(program.flush(), waits());
+        assert!(!program.batch.has_pending());
+        assert_eq!(program.wire(), ["BEGIN", "flush notes"]);
+        assert_eq!(program.flushed_by(FlushCause::Explicit), 1);
+    }
+
+    #[test]
+    fn rollback_discards_what_waits() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.run("ROLLBACK");
+        assert!(!program.batch.has_pending());
+        assert_eq!(program.wire(), ["BEGIN", "ROLLBACK"]);
+        assert_eq!(program.batch.stats().rows_discarded, 1);
+    }
+
+    #[test]
+    fn a_flush_that_fails_is_the_error_of_the_statement_behind_it_which_is_not_sent() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("notes");
+        assert_eq!(program.run("SELECT 1"), Failed);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes"]);
+        assert!(!program.batch.has_pending());
+        assert_eq!(program.run_with(NOTE, [text("b")]), Failed);
+        assert_eq!(program.sent_because(Reason::Aborted), 1);
+    }
+
+    #[test]
+    fn a_flush_that_fails_at_commit_rolls_back_and_is_the_error_of_the_commit() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("notes");
+        assert_eq!(program.run("COMMIT"), Failed);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "ROLLBACK"]);
+        // The transaction has ended.
+        program.broken = None;
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+    }
+
+    #[test]
+    fn a_rollback_behind_it_that_fails_as_well_ends_the_transaction_too() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("");
+        assert_eq!(program.run("COMMIT"), Failed);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "ROLLBACK"]);
+        assert!(!program.batch.transaction.open && !program.batch.transaction.aborted);
+    }
+
+    #[test]
+    fn a_reservation_that_fails_is_an_error_and_leaves_nothing_behind() {
+        let mut program = Program::new([users(), notes()]);
+        program.run("BEGIN");
+        program.user("a");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("reserve");
+        assert_eq!(program.user("b"), Failed);
+        assert!(!program.batch.has_pending());
+        program.broken = None;
+        program.wire();
+        // As a COMMIT of an aborted transaction does without batching, it rolls back without an error.
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["COMMIT"]);
+    }
+
+    #[test]
+    fn the_budget_of_rows_is_never_exceeded() {
+        let mut program = Program::with([notes()], BatchOptions::new().max_rows(2));
+        program.run("BEGIN");
+        for _ in 0..5 {
+            assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        }
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "flush notes"]);
+        assert_eq!(program.flushed_by(FlushCause::Budget), 2);
+        let three = "INSERT INTO notes (body) VALUES ('a'), ('b'), ('c')";
+        assert_eq!(program.run(three), Sent);
+        assert_eq!(program.sent_because(Reason::LargerThanBudget), 1);
+    }
+
+    #[test]
+    fn the_budget_of_bytes_is_never_exceeded() {
+        let mut program = Program::with([notes()], BatchOptions::new().max_bytes(30));
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
+        assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
+        assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
+        assert_eq!(program.flushed_by(FlushCause::Budget), 1);
+        assert_eq!(program.run_with(NOTE, [text(&"x".repeat(31))]), Sent);
+        assert_eq!(program.sent_because(Reason::LargerThanBudget), 1);
+    }
+
+    #[test]
+    fn a_statement_never_gets_more_parameters_than_postgres_takes() {
+        let options = BatchOptions::new().max_rows(100_000).max_bytes(1 << 30);
+        let mut program = Program::with([notes()], options);
+        program.run("BEGIN");
+        let many = format!("INSERT INTO notes (body) VALUES {}", vec!["('a')"; 25_000].join(", "));
+        assert_eq!(program.run(&many), waits());
+        // With one array among them, all rows would travel value by value.
+        assert_eq!(program.run_with("INSERT INTO notes (tags) VALUES ($1)", [int4s(&[1])]), waits());
+        assert_eq!(program.flushed_by(FlushCause::Budget), 1);
+        assert_eq!(program.run(&many), waits());
+        assert_eq!(program.flushed_by(FlushCause::Budget), 2);
+    }
+
+    #[test]
+    fn a_column_bound_with_another_type_waits_behind_a_flush() {
+        let mut program = Program::new([notes()]);
+        let insert = "INSERT INTO notes (n) VALUES ($1)";
+        program.run("BEGIN");
+        assert_eq!(program.run_with(insert, [int4(1)]), waits());
+        assert_eq!(program.run_with(insert, [int8(2)]), waits());
+        assert_eq!(program.wire(), ["BEGIN", "flush notes"]);
+        assert_eq!(program.flushed_by(FlushCause::BindType), 1);
+    }
+
+    #[test]
+    fn an_id_that_the_program_gives_waits_with_those_that_were_reserved() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        let cast = "INSERT INTO users (id, name) VALUES (CAST($1 AS int4), 'a') RETURNING id";
+        assert_eq!(program.run_with(cast, [int4(700)]), id(700));
+        assert_eq!(program.user("b"), id(2));
+        assert_eq!(program.wire(), [""; 0]);
+    }
+
+    fn family() -> [TableRow; 2] {
+        let parents = table("parents").column(column("id", "int4").not_null());
+        let children = table("children").column(column("parent", "int4")).references(&["parent"], "parents", &["id"]);
+        [parents, children]
+    }
+
+    #[test]
+    fn a_child_before_its_parent_fails_as_it_would_have() {
+        let mut program = Program::new(family());
+        program.run("BEGIN");
+        program.run_with("INSERT INTO parents (id) VALUES ($1)", [int4(1)]);
+        program.run_with("INSERT INTO children (parent) VALUES ($1)", [int4(1)]);
+        program.run_with("INSERT INTO parents (id) VALUES ($1)", [int4(2)]);
+        program.run_with("INSERT INTO children (parent) VALUES ($1)", [int4(3)]);
+        assert_eq!(program.flushed_by(FlushCause::ForeignKey), 0);
+        // 3 comes too late: the child has to be seen without it.
+        program.run_with("INSERT INTO parents (id) VALUES ($1)", [int4(3)]);
+        assert_eq!(program.wire(), ["BEGIN", "flush parents children"]);
+        assert_eq!(program.flushed_by(FlushCause::ForeignKey), 1);
+    }
+
+    #[test]
+    fn tables_go_out_in_the_order_of_first_use() {
+        let mut program = Program::new(family());
+        program.run("BEGIN");
+        for sql in ["INSERT INTO children (parent) VALUES (1)", "INSERT INTO parents (id) VALUES (2)"] {
+            program.run(sql);
+        }
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", "flush children parents", "COMMIT"]);
+    }
+}
+
+mod nesting {
+    use super::*;
+
+    fn merging() -> Program {
+        Program::with([notes(), users()], BatchOptions::new().nested(Nested::Merge))
+    }
+
+    fn script(program: &mut Program, script: &[&str]) {
+        for &sql in script {
+            let seen = if sql == "note" { program.run_with(NOTE, [text("a")]) } else { program.run(sql) };
+            assert!(seen == Sent || seen == waits(), "{sql}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn by_default_a_nested_transaction_flushes_at_its_start_and_its_end() {
+        let mut program = Program::new([notes()]);
+        script(&mut program, &["BEGIN", "note", "SAVEPOINT s", "note", "RELEASE s", "COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "SAVEPOINT s", "flush notes", "RELEASE s", "COMMIT"]);
+        assert_eq!(program.flushed_by(FlushCause::Savepoint), 1);
+        assert_eq!(program.flushed_by(FlushCause::Release), 1);
+    }
+
+    #[test]
+    fn rolling_back_a_nested_transaction_discards_its_rows() {
+        let mut program = Program::new([notes()]);
+        script(&mut program, &["BEGIN", "SAVEPOINT s", "note", "ROLLBACK TO s", "note", "COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "SAVEPOINT s", "ROLLBACK TO s", "flush notes", "COMMIT"]);
+        assert_eq!(program.batch.stats().rows_discarded, 1);
+    }
+
+    #[test]
+    fn an_error_inside_is_survived_by_rolling_back_to_the_savepoint() {
+        let mut program = Program::new([notes()]);
+        script(&mut program, &["BEGIN", "SAVEPOINT s", "note"]);
+        program.broken = Some("notes");
+        assert_eq!(program.run("RELEASE s"), Failed);
+        program.broken = None;
+        script(&mut program, &["ROLLBACK TO s", "note", "COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "SAVEPOINT s", "flush notes", "ROLLBACK TO s", "flush notes", "COMMIT"]);
+    }
+
+    #[test]
+    fn merged_nested_transactions_cost_nothing() {
+        let mut program = merging();
+        let nested = ["SAVEPOINT s", "note", "RELEASE s"];
+        script(&mut program, &["BEGIN", "note"]);
+        script(&mut program, &nested);
+        script(&mut program, &nested);
+        script(&mut program, &["COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "COMMIT"]);
+    }
+
+    #[test]
+    fn a_merged_nested_transaction_that_is_rolled_back_loses_its_rows_only() {
+        let mut program = merging();
+        script(&mut program, &["BEGIN", "note", "SAVEPOINT s", "note", "note", "ROLLBACK TO s", "RELEASE s", "COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "COMMIT"]);
+        let stats = program.batch.stats();
+        assert_eq!((stats.rows_discarded, stats.rows_flushed), (2, 1));
+    }
+
+    #[test]
+    fn a_savepoint_that_was_held_back_is_there_when_something_is_sent() {
+        let mut program = merging();
+        script(&mut program, &["BEGIN", "note", "SAVEPOINT s", "note", "SELECT 1", "note", "ROLLBACK TO s", "COMMIT"]);
+        let held = "SAVEPOINT \"s\"";
+        assert_eq!(
+            program.wire(),
+            ["BEGIN", "flush notes", held, "flush notes", "SELECT 1", "ROLLBACK TO s", "COMMIT"]
+        );
+        script(&mut program, &["BEGIN", "SAVEPOINT s", "SELECT 1", "RELEASE s", "COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", held, "SELECT 1", "RELEASE s", "COMMIT"]);
+    }
+
+    #[test]
+    fn releasing_a_savepoint_that_the_server_has_sends_those_that_were_held_back() {
+        let mut program = merging();
+        script(&mut program, &["BEGIN", "SAVEPOINT a", "SELECT 1", "SAVEPOINT b", "note", "RELEASE a"]);
+        let [held_a, held_b] = ["SAVEPOINT \"a\"", "SAVEPOINT \"b\""];
+        assert_eq!(program.wire(), ["BEGIN", held_a, "SELECT 1", held_b, "flush notes", "RELEASE a"]);
+    }
+
+    #[test]
+    fn a_savepoint_that_never_reached_the_server_does_not_save_an_aborted_transaction() {
+        let mut program = merging();
+        program.run("BEGIN");
+        program.user("a");
+        script(&mut program, &["note", "SAVEPOINT s", "note"]);
+        program.broken = Some("reserve");
+        assert_eq!(program.user("b"), Failed);
+        program.wire();
+        // The server says what it thinks of it.
+        assert_eq!(program.run("ROLLBACK TO s"), Sent);
+        assert_eq!(program.wire(), ["ROLLBACK TO s"]);
+    }
+}
+
+mod sequences {
+    use super::*;
+
+    const LASTVAL: &str = "SELECT lastval()";
+    const CURRVAL: &str = "SELECT currval('s1')";
+
+    #[test]
+    fn after_reserved_ids_currval_and_lastval_are_refused() {
+        let mut program = Program::new([users()]);
+        program.run("BEGIN");
+        assert_eq!(program.run(CURRVAL), Sent);
+        program.user("a");
+        program.user("b");
+        for sql in [CURRVAL, LASTVAL, "INSERT INTO users (id, name) SELECT lastval(), 'x'"] {
+            assert!(matches!(program.run(sql), Seen::Refused(error) if error.contains("lastval")), "{sql}");
+        }
+        // Nothing happened: the row waits on.
+        assert!(program.batch.has_pending());
+    }
+
+    #[test]
+    fn lastval_is_refused_where_several_tables_got_ids_in_one_flush() {
+        let logs = table("logs").column(column("id", "int4").serial(2)).column(column("name", "text"));
+        let mut program = Program::new([users(), logs]);
+        program.run("BEGIN");
+        program.run("INSERT INTO users (name) VALUES ('a')");
+        program.run("INSERT INTO logs (name) VALUES ('a')");
+        assert!(matches!(program.run(LASTVAL), Seen::Refused(_)));
+        assert_eq!(program.run(CURRVAL), Sent);
+        assert!(matches!(program.run(LASTVAL), Seen::Refused(_)));
+        // Now it is one table's.
+        program.run("INSERT INTO users (name) VALUES ('b')");
+        assert_eq!(program.run(LASTVAL), Sent);
+    }
+
+    #[test]
+    fn a_sequence_that_was_restarted_starts_again() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        assert_eq!(program.user("a"), id(2));
+        program.run("TRUNCATE users RESTART IDENTITY");
+        program.sequences.insert(1, 0);
+        assert_eq!(program.user("b"), id(1));
+    }
+
+    #[test]
+    fn an_insert_that_is_sent_takes_the_stock_of_its_sequence_with_it() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        program.run("INSERT INTO users (name) VALUES (upper('x'))");
+        program.sequences.insert(1, 65);
+        // 2 to 64 would come too late.
+        assert_eq!(program.user("a"), id(66));
+        assert_eq!(program.batch.stats().ids_unused as i64, program.sequences[&1] - 66 + 63);
+    }
+}
+
+mod sessions {
+    use super::*;
+
+    #[test]
+    fn a_catalog_that_cannot_be_read_at_begin_means_no_batching_and_no_error() {
+        let program = Program::new([notes()]);
+        program.batch.database.invalidate();
+        let mut another = program.another();
+        another.broken = Some("catalog");
+        assert_eq!(another.run("BEGIN"), Sent);
+        assert_eq!(another.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(another.sent_because(Reason::CatalogUnreadable), 1);
+        another.run("COMMIT");
+        // It is not tried again and again.
+        another.run("BEGIN");
+        assert_eq!(another.wire(), ["catalog", "BEGIN", NOTE, "COMMIT", "BEGIN"]);
+    }
+
+    #[test]
+    fn ddl_makes_every_connection_read_the_catalog_again() {
+        let mut program = Program::new([notes()]);
+        let mut another = program.another();
+        program.run("ALTER TABLE notes ADD COLUMN more int4");
+        another.run("BEGIN");
+        assert_eq!(another.wire(), ["catalog", "BEGIN"]);
+    }
+
+    #[test]
+    fn ddl_in_a_transaction_is_seen_by_it_at_once_and_by_others_when_it_ends() {
+        let mut program = Program::new([notes()]);
+        let mut another = program.another();
+        program.run("BEGIN");
+        program.run("CREATE TABLE users (id serial, name text NOT NULL)");
+        program.catalog = rows([notes(), users()]);
+        program.user("a");
+        assert_eq!(program.batch.stats().catalog_reads, 2);
+        another.run("BEGIN");
+        another.run("COMMIT");
+        assert_eq!(another.wire(), ["BEGIN", "COMMIT"]);
+        program.run("COMMIT");
+        another.run("BEGIN");
+        assert_eq!(another.wire(), ["catalog", "BEGIN"]);
+    }
+
+    #[test]
+    fn a_table_that_is_not_known_is_looked_for_once() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        let insert = "INSERT INTO elsewhere (c) VALUES ('a')";
+        assert_eq!(program.run(insert), Sent);
+        assert_eq!(program.run(insert), Sent);
+        assert_eq!(program.wire(), ["BEGIN", "catalog", insert, insert]);
+        assert_eq!(program.sent_because(Reason::Unknown), 2);
+    }
+
+    #[test]
+    fn a_catalog_that_cannot_be_read_in_a_transaction_does_not_abort_it() {
+        let mut program = Program::new([users()]);
+        program.run("BEGIN");
+        program.broken = Some("catalog");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(
+            program.wire[1..],
+            [
+                "SAVEPOINT batched_writes",
+                "catalog",
+                "ROLLBACK TO SAVEPOINT batched_writes; RELEASE SAVEPOINT batched_writes",
+                NOTE,
+            ]
+        );
+        assert_eq!(program.sent_because(Reason::CatalogUnreadable), 1);
+    }
+
+    #[test]
+    fn a_table_that_is_new_is_found() {
+        let mut program = Program::new([]);
+        program.catalog = rows([notes()]);
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire(), ["BEGIN", "catalog"]);
+    }
+
+    #[test]
+    fn rows_checked_against_an_older_catalog_go_out_before_those_checked_against_a_newer() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        // Meanwhile another connection changes the table.
+        program.batch.database.invalidate();
+        program.catalog = rows([table("notes").column(column("n", "int4")).column(column("body", "text"))]);
+        assert_eq!(program.run_with(NOTE, [text("b")]), waits());
+        assert_eq!(program.wire(), ["BEGIN", "catalog", "flush notes"]);
+        assert_eq!(program.flushed_by(FlushCause::Catalog), 1);
+        program.run("COMMIT");
+        assert!(program.wire[0].contains(r#"("body")"#), "{:?}", program.wire);
+    }
+
+    #[test]
+    fn after_a_setting_one_insert_is_sent_and_the_second_looks_whether_it_matters() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run("SET LOCAL work_mem = '1MB'");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(program.run_with(NOTE, [text("b")]), waits());
+        assert_eq!(program.run_with(NOTE, [text("c")]), waits());
+        assert_eq!(program.wire(), ["BEGIN", "SET LOCAL work_mem = '1MB'", NOTE, "reserve"]);
+        assert_eq!(program.sent_because(Reason::FirstUse), 1);
+        // The end of the transaction takes the setting back.
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+    }
+
+    #[test]
+    fn a_search_path_that_means_other_tables_gets_a_catalog_of_its_own() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run("SET LOCAL search_path = tenant");
+        program.identity = "tenant".into();
+        program.catalog = rows([notes().with("trigger", true)]);
+        let session = program.catalog[0][1].as_mut().unwrap();
+        *session = session.replace(IDENTITY, "tenant");
+        program.run_with(NOTE, [text("a")]);
+        assert_eq!(program.run_with(NOTE, [text("b")]), Sent);
+        assert_eq!(program.sent_because(Reason::Trigger), 1);
+        assert_eq!(program.wire()[2..], [NOTE, "reserve", "catalog", NOTE].map(str::to_owned));
+        // Others are not touched by it.
+        let mut another = program.another();
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+    }
+
+    #[test]
+    fn an_answer_without_the_session_does_not_go_round_in_circles() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run("SET LOCAL work_mem = '1MB'");
+        program.run_with(NOTE, [text("a")]);
+        let statement = program.batch.recognise(NOTE);
+        let mut step = program.batch.offer(statement, binds([text("b")]));
+        for _ in 0..3 {
+            if matches!(step, Step::Run(_)) {
+                step = program.batch.ran(&[]);
+            }
+        }
+        assert!(matches!(step, Step::Send), "{step:?}");
+    }
+
+    #[test]
+    fn a_script_that_ends_the_transaction_ends_batching_for_the_rest_of_it() {
+        let mut program = Program::new([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.run("COMMIT AND CHAIN");
+        assert_eq!(program.run_with(NOTE, [text("b")]), Sent);
+        assert_eq!(program.sent_because(Reason::NotInTransaction), 1);
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "COMMIT AND CHAIN", NOTE]);
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("c")]), waits());
+    }
+}
+
+mod telling {
+    use super::*;
+
+    #[test]
+    fn stats_count_what_happened() {
+        let mut program = Program::new([users(), notes()]);
+        program.begin_stocked();
+        program.user("a");
+        program.run_with(NOTE, [null(text("").0)]);
+        program.run("COMMIT");
+        let stats = program.batch.stats();
+        assert_eq!((stats.inserts_seen, stats.inserts_deferred), (4, 3));
+        assert_eq!((stats.flush_statements, stats.rows_flushed), (2, 3));
+        assert_eq!((stats.ids_reserved, stats.ids_unused), (64, 62));
+        assert!(stats.to_string().contains("1 sent at once: the first insert that wants ids or now()"), "{stats}");
+        assert!(stats.to_string().contains("2 by commit"), "{stats}");
+    }
+
+    #[test]
+    fn explain_says_for_each_table_whether_and_why() {
+        let other = table("other").with("trigger", true).column(column("c", "text"));
+        let half = table("half").column(column("c", "float8").default("random()"));
+        let mut program = Program::with([users(), other, half, notes()], BatchOptions::new().exclude("notes"));
+        let step = program.batch.explain();
+        program.drive(step, "");
+        let explanation = program.batch.explanation();
+        let lines: Vec<String> = explanation.tables.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "public.half: batched, but not where c is left out: a default would give another value later",
+                "public.notes: not batched: left out by BatchOptions::exclude",
+                "public.other: not batched: a trigger for INSERT",
+                "public.users: batched, id from public.s1",
+            ]
+        );
+        assert_eq!(explanation.table("users"), explanation.table("public.users"));
+        assert_eq!(explanation.table("nobody"), None);
+    }
+
+    #[test]
+    fn explain_reads_the_catalog_where_it_is_not_there() {
+        let program = Program::new([notes()]);
+        program.batch.database.invalidate();
+        let mut another = program.another();
+        let step = another.batch.explain();
+        assert_eq!(another.drive(step, ""), waits());
+        assert_eq!(another.wire(), ["catalog"]);
+        assert_eq!(another.batch.explanation().tables.len(), 1);
+    }
+}
