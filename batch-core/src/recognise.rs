@@ -264,7 +264,8 @@ fn one(tokens: &[Token]) -> Kind {
         // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
         "execute" | "fetch" | "move" => Kind::Other(Effects { session: true, sequences: true, ..Effects::default() }),
         "commit" | "end" | "abort" | "start" => TANGLED,
-        "call" | "do" | "discard" => Kind::Other(Effects::ANY),
+        // They can end transactions of their own only, outside of one that the program began.
+        "call" | "do" | "discard" => Kind::Other(Effects { tangles_transaction: false, ..Effects::ANY }),
         // DDL, and whatever a later Postgres brings.
         _ => Kind::Other(Effects { schema: true, session: true, sequences: true, ..Effects::default() }),
     }
@@ -293,6 +294,8 @@ fn reads(tokens: &[Token], verb: &str, second: &str) -> Kind {
     if has_word(tokens, "into") {
         effects.sequences = true;
         effects.schema |= verb != "merge" && !has_word(tokens, "insert");
+        // It may be a temporary one, which only this session sees.
+        effects.session |= effects.schema;
     }
     Kind::Other(effects)
 }
@@ -904,7 +907,7 @@ mod tests {
         assert_eq!(effects("MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DO NOTHING"), sequences);
         assert_eq!(effects("TRUNCATE t RESTART IDENTITY"), sequences);
         assert_eq!(effects("COPY t FROM STDIN"), sequences);
-        assert_eq!(effects("SELECT * INTO u FROM t"), Effects { schema: true, ..sequences });
+        assert_eq!(effects("SELECT * INTO TEMP u FROM t"), Effects { schema: true, session: true, ..sequences });
     }
 
     #[test]
@@ -934,8 +937,10 @@ mod tests {
 
     #[test]
     fn code_that_may_end_the_transaction_tangles_it() {
-        for sql in ["CALL p()", "DO $$ BEGIN COMMIT; END $$", "DISCARD ALL", "SELECT 'unclosed"] {
-            assert_eq!(effects(sql), Effects::ANY, "{sql}");
+        assert_eq!(effects("SELECT 'unclosed"), Effects::ANY);
+        // A block that the program began they cannot end.
+        for sql in ["CALL p()", "DO $$ BEGIN COMMIT; END $$", "DISCARD ALL"] {
+            assert_eq!(effects(sql), Effects { tangles_transaction: false, ..Effects::ANY }, "{sql}");
         }
         let tangled = Effects { tangles_transaction: true, ..NOTHING };
         for sql in [
