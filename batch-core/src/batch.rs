@@ -464,6 +464,7 @@ impl Batch {
                 {
                     let oid = sequence.oid;
                     self.with_stock(|stock| stock.discard(oid));
+                    self.positions.lose(oid);
                 }
             }
         }
@@ -499,6 +500,12 @@ impl Batch {
             Some(stock) => f(stock),
             None => f(&mut lock(&self.database.stock)),
         }
+    }
+
+    /// Sequences may have moved: what is at hand may come from before.
+    fn discard_ids(&mut self) {
+        self.with_stock(Stock::discard_all);
+        self.positions.lose_all();
     }
 
     fn is_unreadable(&self) -> bool {
@@ -615,16 +622,21 @@ impl Batch {
     }
 
     fn insert_was_sent(&mut self, table: Option<&TableName>, effects: Effects) {
-        let catalog = self.session.catalog.clone();
-        let known = catalog.as_ref().zip(table).and_then(|(catalog, name)| catalog.table(name));
-        match known {
-            Some(table) if table.unfit.is_none() => {
-                for sequence in table.sequences().map(|sequence| sequence.oid) {
-                    self.with_stock(|stock| stock.discard(sequence));
-                }
+        let known: Vec<Arc<Table>> = match (&self.session.catalog, table) {
+            // The settings may have changed, and with them which of the tables of this name is meant.
+            (Some(catalog), Some(name)) if self.session.unsettled.is_some() => {
+                catalog.tables().iter().filter(|table| table.name == name.name).cloned().collect()
             }
+            (Some(catalog), Some(name)) => catalog.table(name).cloned().into_iter().collect(),
+            _ => Vec::new(),
+        };
+        if known.is_empty() || known.iter().any(|table| table.unfit.is_some()) {
             // A trigger may insert anywhere.
-            _ => self.with_stock(Stock::discard_all),
+            self.discard_ids();
+        }
+        for sequence in known.iter().flat_map(|table| table.sequences()).map(|sequence| sequence.oid) {
+            self.with_stock(|stock| stock.discard(sequence));
+            self.positions.lose(sequence);
         }
         self.apply(effects);
     }
@@ -645,7 +657,7 @@ impl Batch {
         }
         if effects.sequences {
             self.transaction.sequences_changed |= open;
-            self.with_stock(Stock::discard_all);
+            self.discard_ids();
         }
         if effects.read_only {
             self.transaction.read_only = open;
@@ -672,7 +684,7 @@ impl Batch {
             self.session.private_stock = Some(Stock::default());
         }
         if self.transaction.sequences_changed {
-            self.with_stock(Stock::discard_all);
+            self.discard_ids();
         }
     }
 
@@ -685,7 +697,7 @@ impl Batch {
             self.database.invalidate();
         }
         if ended.sequences_changed {
-            self.with_stock(Stock::discard_all);
+            self.discard_ids();
         }
         if ended.session_changed {
             self.unsettle();

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 const FIRST_BLOCK: u32 = 64;
 /// By how much the next block is larger than one that was used up.
 const GROWTH: u32 = 32;
+/// How many inserts are sent as they are, at most, before ids are reserved again.
+const MAX_PATIENCE: u32 = 16;
 
 /// Ids at hand, by sequence.
 #[derive(Debug, Default)]
@@ -26,31 +28,66 @@ struct Shelf {
     block: u32,
     /// Ids given out since the last block came.
     used: u32,
-    /// Whether an insert has wanted an id before: the first one is sent as it is.
-    wanted: bool,
+    /// Inserts that wanted an id and found none.
+    wanted: u32,
+    /// How many such inserts are sent as they are before ids are reserved. More, where reserved ids were thrown away
+    /// before they saved a round trip.
+    patience: u32,
     /// Whether an id was ever asked for: then rows whose id nobody asks for get theirs from here too, or they would
     /// come later in the sequence than rows created after them.
     asked: bool,
 }
 
-/// A connection's own position in a sequence: it never gets a lower id after a higher one.
+/// A connection's own position in each sequence: it never gets a lower id after a higher one.
 #[derive(Debug, Default)]
-pub(crate) struct Positions(Vec<(u32, i64)>);
+pub(crate) struct Positions {
+    known: Vec<(u32, Position)>,
+    /// Where the connection stands in a sequence that is not among those.
+    others: Position,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Position {
+    /// It has no id of the sequence yet: any may come.
+    #[default]
+    Start,
+    /// The last id that it has.
+    At(i64),
+    /// Postgres gave it an id that was not told. What is at hand may come from before, even if it is added later: while
+    /// this connection inserted, another's reservation was on its way.
+    Lost,
+}
 
 impl Positions {
-    fn get(&self, sequence: u32) -> Option<i64> {
-        self.0.iter().find(|(known, _)| *known == sequence).map(|(_, id)| *id)
+    fn get(&self, sequence: u32) -> Position {
+        self.known.iter().find(|(known, _)| *known == sequence).map_or(self.others, |(_, position)| *position)
     }
 
-    /// The sequence gave `id` just now: if that is not past the position, the sequence was set back.
-    pub(crate) fn follow(&mut self, sequence: u32, id: i64, descending: bool) {
-        self.0.retain(|&(known, last)| known != sequence || if descending { id < last } else { id > last });
+    /// The sequence gave `id` to this connection just now. That tells where it is if that was lost, or if the sequence
+    /// was set back.
+    fn follow(&mut self, sequence: u32, id: i64, descending: bool) {
+        let before = if descending { id.saturating_add(1) } else { id.saturating_sub(1) };
+        match self.get(sequence) {
+            Position::Start => {}
+            Position::At(last) if if descending { id < last } else { id > last } => {}
+            Position::At(_) | Position::Lost => self.set(sequence, Position::At(before)),
+        }
     }
 
-    fn set(&mut self, sequence: u32, id: i64) {
-        match self.0.iter_mut().find(|(known, _)| *known == sequence) {
-            Some((_, last)) => *last = id,
-            None => self.0.push((sequence, id)),
+    /// Postgres itself gave the connection ids of the sequence.
+    pub(crate) fn lose(&mut self, sequence: u32) {
+        self.set(sequence, Position::Lost);
+    }
+
+    pub(crate) fn lose_all(&mut self) {
+        self.known.clear();
+        self.others = Position::Lost;
+    }
+
+    fn set(&mut self, sequence: u32, position: Position) {
+        match self.known.iter_mut().find(|(known, _)| *known == sequence) {
+            Some((_, known)) => *known = position,
+            None => self.known.push((sequence, position)),
         }
     }
 }
@@ -83,7 +120,7 @@ impl Stock {
             out.extend(shelf.ids.drain(from..from + need.count));
             shelf.used = shelf.used.saturating_add(need.count as u32);
             if let Some(&last) = out.last() {
-                positions.set(need.sequence, last);
+                positions.set(need.sequence, Position::At(last));
             }
         }
         true
@@ -102,9 +139,12 @@ impl Stock {
         shelf.asked || self.has_any(need, positions)
     }
 
-    /// Notes that an insert wants an id; `false` the first time ever.
+    /// Notes that an insert wants an id; `false` the first time ever, and more often where reserving did not pay.
     pub(crate) fn wanted_before(&mut self, need: &Need) -> bool {
-        std::mem::replace(&mut self.shelf(need).wanted, true)
+        let shelf = self.shelf(need);
+        let before = shelf.wanted >= shelf.patience;
+        shelf.wanted = shelf.wanted.saturating_add(1);
+        before
     }
 
     /// How many ids to reserve.
@@ -132,6 +172,9 @@ impl Stock {
         // Whoever reserved has made the shelf by asking for the block's size.
         let Some(shelf) = self.sequences.get_mut(&sequence) else { return };
         shelf.block = shelf.block.saturating_mul(GROWTH).min(max);
+        if shelf.used >= 2 {
+            shelf.patience = 1;
+        }
         shelf.used = 0;
         shelf.ids.extend(ids);
         let descending = shelf.descending;
@@ -165,15 +208,20 @@ impl Stock {
             descending: need.descending,
             block: FIRST_BLOCK,
             used: 0,
-            wanted: false,
+            wanted: 0,
+            patience: 1,
             asked: false,
         })
     }
 }
 
 impl Shelf {
-    fn first_after(&self, position: Option<i64>) -> usize {
-        let Some(position) = position else { return 0 };
+    fn first_after(&self, position: Position) -> usize {
+        let position = match position {
+            Position::Start => return 0,
+            Position::At(id) => id,
+            Position::Lost => return self.ids.len(),
+        };
         let is_past = |id: i64| if self.descending { id < position } else { id > position };
         if self.ids.front().is_none_or(|&id| is_past(id)) {
             return 0;
@@ -186,6 +234,12 @@ impl Shelf {
         if left > 0 {
             // Blocks follow use, so that a table whose inserts often go past the stock wastes few ids.
             self.block = self.used.saturating_mul(2).clamp(1, FIRST_BLOCK);
+            if self.used < 2 {
+                self.patience = self.patience.saturating_mul(2).min(MAX_PATIENCE);
+                self.wanted = 0;
+            } else {
+                self.patience = 1;
+            }
         }
         self.ids.clear();
         self.used = 0;
@@ -243,10 +297,24 @@ mod tests {
     #[test]
     fn a_connection_never_gets_a_lower_id_after_a_higher_one() {
         let mut stock = stocked([5, 6, 70, 71]);
-        let mut ahead = Positions(vec![(SEQUENCE, 69)]);
+        let mut ahead = Positions::default();
+        ahead.set(SEQUENCE, Position::At(69));
         assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![70]));
         assert_eq!(take(&mut stock, &mut Positions::default(), 2), Some(vec![5, 6]));
         assert_eq!(take(&mut stock, &mut ahead, 1), Some(vec![71]));
+    }
+
+    #[test]
+    fn a_connection_that_lost_its_position_takes_nothing_but_what_it_reserved_since() {
+        let mut stock = stocked([5, 6]);
+        let mut positions = Positions::default();
+        positions.lose(SEQUENCE);
+        assert_eq!(take(&mut stock, &mut positions, 1), None);
+        stock.add(SEQUENCE, &[70, 71], &mut positions, 4096);
+        assert_eq!(take(&mut stock, &mut positions, 1), Some(vec![70]));
+        assert_eq!(take(&mut stock, &mut Positions::default(), 1), Some(vec![5]));
+        positions.lose_all();
+        assert_eq!(take(&mut stock, &mut positions, 1), None);
     }
 
     #[test]
@@ -269,6 +337,27 @@ mod tests {
         stock.discard(SEQUENCE);
         assert_eq!(stock.discarded, 61);
         assert_eq!(stock.block(&need(1), 4096), 6);
+    }
+
+    #[test]
+    fn ids_are_reserved_more_rarely_where_they_are_thrown_away_unused() {
+        let mut stock = Stock::default();
+        // How many inserts find no ids until some are reserved, of which one is used.
+        let mut patience = || {
+            let sent = (0..).take_while(|_| !stock.wanted_before(&need(1))).count();
+            stock.block(&need(1), 4096);
+            stock.add(SEQUENCE, &[1, 2, 3], &mut Positions::default(), 4096);
+            take(&mut stock, &mut Positions::default(), 1);
+            stock.discard(SEQUENCE);
+            sent
+        };
+        let sent: Vec<usize> = (0..7).map(|_| patience()).collect();
+        assert_eq!(sent, [1, 2, 4, 8, 16, 16, 16]);
+        // Once they are used, all is forgotten.
+        stock.add(SEQUENCE, &[1, 2, 3], &mut Positions::default(), 4096);
+        take(&mut stock, &mut Positions::default(), 2);
+        stock.discard(SEQUENCE);
+        assert!(stock.wanted_before(&need(1)) || stock.wanted_before(&need(1)));
     }
 
     #[test]
