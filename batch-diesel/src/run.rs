@@ -21,8 +21,10 @@ pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step)
             Step::Run(query) => match run(inner, &query) {
                 Ok(rows) => batch.ran(&rows),
                 Err(error) => {
-                    // The first error is the cause of those that follow.
-                    failure.get_or_insert(error);
+                    // An error is the cause of those in cleaning up after it.
+                    if query.purpose != Purpose::Control || failure.is_none() {
+                        failure = Some(error);
+                    }
                     batch.failed()
                 }
             },
