@@ -13,6 +13,8 @@ fn note(text: &str) -> [Value; 1] {
     [Value::text(text)]
 }
 
+type Flush<A> = fn(&mut <A as Adapter>::Batched) -> Outcome<()>;
+
 /// A failure that the program makes itself.
 fn changed_my_mind() -> Failure {
     Failure { kind: "changed my mind".into(), ..Failure::default() }
@@ -72,7 +74,7 @@ pub fn the_error_comes_out_of_the_statement_that_flushed<A: Adapter>() {
 
 /// §2.6: so each of the other things that flush.
 pub fn the_error_comes_out_of_whatever_flushed<A: Adapter>() {
-    let flushes: [(&str, fn(&mut A::Batched) -> Outcome<()>); 7] = [
+    let flushes: [(&str, Flush<A>); 7] = [
         ("flush()", |conn| conn.flush()),
         ("a script", |conn| conn.script("SELECT 1; SELECT 2")),
         ("SET", |conn| conn.script("SET LOCAL work_mem = '1MB'")),

@@ -5,7 +5,9 @@ mod both;
 pub mod answers;
 pub mod errors;
 pub mod ids;
+pub mod lifecycle;
 pub mod order;
+pub mod traps;
 pub mod waiting;
 
 /// Calls `$each!(path)` for every scenario. A scenario that is not listed here fails
@@ -114,6 +116,46 @@ macro_rules! for_each_scenario {
             errors::merged_rows_keep_their_order_and_their_values,
             errors::flush_and_exclude_give_the_error_where_it_would_have_been,
             errors::a_connection_lost_in_the_middle_of_a_flush_is_an_error_and_nothing_is_in,
+            lifecycle::a_connection_that_is_dropped_in_a_transaction_sends_nothing,
+            lifecycle::a_panic_in_a_transaction_sends_nothing,
+            lifecycle::after_a_panic_a_rollback_makes_the_connection_usable,
+            lifecycle::a_connection_that_is_lost_is_broken_and_sends_nothing_later,
+            lifecycle::a_backend_that_was_terminated_leaves_nothing_half_written,
+            lifecycle::stats_count_what_happened,
+            lifecycle::explain_says_why_a_table_is_not_batched,
+            lifecycle::an_excluded_table_is_sent_at_once,
+            lifecycle::options_that_are_given_again_hold_from_the_next_transaction,
+            lifecycle::ddl_on_the_connection_is_noticed,
+            lifecycle::ddl_that_is_rolled_back_is_forgotten,
+            lifecycle::a_table_made_in_a_transaction_batches_at_once,
+            lifecycle::ddl_on_another_of_our_connections_is_noticed,
+            lifecycle::tables_of_one_name_in_two_schemas_never_mix,
+            lifecycle::a_search_path_set_by_a_function_is_noticed,
+            lifecycle::a_temporary_table_shadows_a_table_on_its_connection_alone,
+            lifecycle::a_temporary_table_that_ends_with_its_transaction_is_forgotten,
+            lifecycle::a_table_that_was_made_elsewhere_is_found,
+            lifecycle::a_table_that_vanished_fails_as_postgres_says,
+            lifecycle::an_old_catalog_is_read_again,
+            lifecycle::a_fresh_catalog_is_not_read_again,
+            lifecycle::a_column_that_vanished_elsewhere_is_an_error,
+            lifecycle::two_databases_do_not_mix,
+            traps::a_cycle_with_cascades_ends_as_it_would,
+            traps::a_table_with_a_trigger_or_a_rule_is_sent_row_by_row,
+            traps::a_trigger_sees_the_rows_that_waited,
+            traps::a_trigger_of_a_partition_counts,
+            traps::a_default_that_reads_a_setting_reads_it_when_the_row_was_created,
+            traps::row_level_security_sees_each_row_with_its_settings,
+            traps::a_role_that_changes_between_inserts_inserts_as_itself,
+            traps::a_default_that_changes_is_taken_when_the_row_is_created,
+            traps::a_function_of_ones_own_is_not_taken_for_a_built_in,
+            traps::a_sequence_that_was_made_again_is_another_one,
+            traps::on_conflict_sees_the_rows_that_waited,
+            traps::columns_of_every_type_wait_together,
+            traps::a_statement_of_no_rows_and_one_of_5000_are_answered,
+            traps::deferred_constraints_are_checked_at_the_commit,
+            traps::set_constraints_immediate_checks_the_rows_that_waited,
+            traps::a_unique_violation_in_a_nested_transaction_is_survived,
+            traps::a_check_that_calls_a_function_is_called_row_by_row,
         }
     };
 }
