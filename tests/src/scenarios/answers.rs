@@ -151,6 +151,7 @@ pub fn a_jsonb_is_answered_in_its_canonical_form<A: Adapter>() {
         "5",
         "-7",
         r#"{"bb":1,"a":2,"ab":3,"":4}"#,
+        r#"{"aaa":1,"b":2,"B":3,"ä":4,"zz":5}"#,
         r#"{"a":1,"a":2,"a":{"z":[1,2,{"y":null}]}}"#,
         "[1,2 , 3,[ ],{ }]",
         r#"{"text":"line\nbreak \"quoted\" \\ \/ \u00e9 \ud83d\ude00 \u0001 \b\f\r\t"}"#,

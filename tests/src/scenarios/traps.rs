@@ -506,10 +506,15 @@ pub fn a_unique_violation_in_a_nested_transaction_is_survived<A: Adapter>() {
 
 /// A CHECK constraint that looks at other rows or at the clock is Postgres' to call when the row is created.
 pub fn a_check_that_calls_a_function_is_called_row_by_row<A: Adapter>() {
-    for check in ["CHECK (below(n))", "CHECK (n >= 0 AND clock_timestamp() > now() - interval '1 day')"] {
+    for check in [
+        "CHECK (below(n))",
+        "CHECK (starts_with(n))",
+        "CHECK (n >= 0 AND clock_timestamp() > now() - interval '1 day')",
+    ] {
         let mut both = Both::<A>::new(&format!(
             "CREATE TABLE limits (top int); INSERT INTO limits VALUES (3);
              CREATE FUNCTION below(int) RETURNS boolean LANGUAGE sql AS 'SELECT $1 < top FROM limits';
+             CREATE FUNCTION starts_with(int) RETURNS boolean LANGUAGE sql AS 'SELECT $1 < top FROM limits';
              CREATE TABLE t (n int {check})"
         ));
         same!(both, |conn| times(conn, 3, "INSERT INTO t (n) VALUES (2) RETURNING n").unwrap());
