@@ -3,7 +3,7 @@
 //! Diesel's binds are in Postgres' binary format already, and so are the engine's: nothing is converted.
 
 use batch_core::{BindType, Binds, Query};
-use diesel::pg::{Pg, PgMetadataLookup, PgTypeMetadata};
+use diesel::pg::{FailedToLookupTypeError, Pg, PgMetadataLookup, PgTypeMetadata};
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
@@ -32,8 +32,13 @@ pub(crate) fn collect(
     let in_lookup = types.is_err();
     match collected.and(types) {
         Ok(types) => Ok(Binds { types, values: collector.binds }),
-        Err(error) => Err(Failed { error, in_lookup }),
+        // Arrays and composites look their elements' types up while they are written.
+        Err(error) => Err(Failed { in_lookup: in_lookup || is_failed_lookup(&error), error }),
     }
+}
+
+fn is_failed_lookup(error: &Error) -> bool {
+    matches!(error, Error::SerializationError(cause) if cause.is::<FailedToLookupTypeError>())
 }
 
 /// A statement of the engine as a Diesel query.

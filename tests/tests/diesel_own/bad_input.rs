@@ -418,3 +418,35 @@ fn a_permission_that_a_role_within_the_transaction_lacks_does_not_harm_the_progr
     }
     assert_eq!(database.query("SELECT count(*) FROM users")[0][0].as_deref(), Some("9"));
 }
+
+#[test]
+fn a_violation_after_the_catalog_could_not_be_read_is_the_error_that_comes_out() {
+    let database = Database::create();
+    database.execute(&format!("{USERS}; CREATE UNIQUE INDEX ON users (name)"));
+    let cleanup = Cleanup(&database, role(&database));
+    let mut conn = PgConnection::establish(database.url()).unwrap();
+    conn.batch_execute(&format!("SET ROLE \"{}\"", cleanup.1)).unwrap();
+    enable_batch_inserts(&mut conn).unwrap();
+    database.execute(&format!(
+        "REVOKE SELECT ON pg_catalog.pg_trigger FROM PUBLIC; CREATE TABLE fresh (id int); GRANT ALL ON fresh TO \"{}\"",
+        cleanup.1
+    ));
+    let error = conn
+        .transaction(|conn| {
+            insert_into(users::table).values(users::name.eq("a")).execute(conn)?;
+            insert_into(users::table).values(users::name.eq("a")).execute(conn)?;
+            assert_eq!(conn.stats().inserts_deferred, 2);
+            // A table that is not known: the catalog is asked, in vain, and then the rows go out.
+            diesel::sql_query("INSERT INTO fresh VALUES (1)").execute(conn)
+        })
+        .unwrap_err();
+    assert!(error_text(&error).starts_with("UniqueViolation"), "{error}");
+    // The program goes on, unbatched.
+    let count = conn
+        .transaction(|conn| {
+            insert_into(users::table).values(users::name.eq("a")).execute(conn)?;
+            diesel::sql_query("INSERT INTO fresh VALUES (1)").execute(conn)
+        })
+        .unwrap();
+    assert_eq!(count, 1);
+}

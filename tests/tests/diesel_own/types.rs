@@ -521,3 +521,31 @@ fn a_value_that_cannot_be_written_gives_the_error_of_plain_diesel_and_the_transa
     let stats = world.conn.stats();
     assert_eq!((stats.inserts_deferred, stats.flush_statements), (2, 1), "{stats}");
 }
+
+#[test]
+fn after_a_lookup_that_failed_inserts_fail_at_once_as_they_would_have() {
+    let schema = "CREATE TABLE people (id serial PRIMARY KEY, mood text, moods text[], home text);
+                  CREATE TABLE others (id int, name text NOT NULL)";
+    let (errors, world) = like_plain!(schema, |conn| {
+        let mut errors = Vec::new();
+        for is_array in [false, true] {
+            let _ = conn.transaction(|conn| {
+                insert_into(others::table).values(others::name.eq("x")).execute(conn)?;
+                let people = insert_into(people::table);
+                // An array asks for the type of its elements while it is written.
+                let lookup = match is_array {
+                    true => people.values(people::moods.eq(vec![Mood::Sad])).execute(conn),
+                    false => people.values(people::mood.eq(Mood::Sad)).execute(conn),
+                };
+                errors.push(super::error_text(&lookup.unwrap_err()));
+                let later = insert_into(others::table).values(others::name.eq("y")).execute(conn);
+                errors.push(super::error_text(&later.unwrap_err()));
+                QueryResult::Ok(())
+            });
+        }
+        errors
+    });
+    assert!(errors[1].contains("current transaction is aborted"), "{errors:?}");
+    assert!(errors[3].contains("current transaction is aborted"), "{errors:?}");
+    assert_eq!(world.conn.stats().inserts_deferred, 2);
+}
