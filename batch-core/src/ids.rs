@@ -9,7 +9,7 @@ const FIRST_BLOCK: u32 = 64;
 /// By how much the next block is larger than one that was used up.
 const GROWTH: u32 = 32;
 /// How many inserts are sent as they are, at most, before ids are reserved again.
-const MAX_PATIENCE: u32 = 16;
+const MAX_PATIENCE: u32 = 8;
 
 /// Ids at hand, by sequence.
 #[derive(Debug, Default)]
@@ -234,11 +234,14 @@ impl Shelf {
         if left > 0 {
             // Blocks follow use, so that a table whose inserts often go past the stock wastes few ids.
             self.block = self.used.saturating_mul(2).clamp(1, FIRST_BLOCK);
-            if self.used < 2 {
-                self.patience = self.patience.saturating_mul(2).min(MAX_PATIENCE);
-                self.wanted = 0;
-            } else {
-                self.patience = 1;
+            match self.used {
+                // They came on the way, for nothing.
+                0 => {}
+                1 => {
+                    self.patience = self.patience.saturating_mul(2).min(MAX_PATIENCE);
+                    self.wanted = 0;
+                }
+                _ => self.patience = 1,
             }
         }
         self.ids.clear();
@@ -352,7 +355,7 @@ mod tests {
             sent
         };
         let sent: Vec<usize> = (0..7).map(|_| patience()).collect();
-        assert_eq!(sent, [1, 2, 4, 8, 16, 16, 16]);
+        assert_eq!(sent, [1, 2, 4, 8, 8, 8, 8]);
         // Once they are used, all is forgotten.
         stock.add(SEQUENCE, &[1, 2, 3], &mut Positions::default(), 4096);
         take(&mut stock, &mut Positions::default(), 2);

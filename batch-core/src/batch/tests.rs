@@ -840,7 +840,7 @@ mod sequences {
             program.run("INSERT INTO users (name) VALUES ('b') ON CONFLICT DO NOTHING");
         }
         let (trips, without) = (program.wire().len() - 1, 200);
-        assert!(trips <= without + 10, "{trips}");
+        assert!(trips <= without + 15, "{trips}");
     }
 
     #[test]
