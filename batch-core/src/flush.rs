@@ -4,11 +4,14 @@
 //! (DESIGN.md §2.5).
 //!
 //! ```sql
-//! WITH s0 AS (INSERT INTO "posts" ("id", "title")
-//!             SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u),
-//!      s1 AS (INSERT INTO "tags" ("post_id", "labels") VALUES ($3, $4), ($5, $6))
+//! WITH s0 AS (INSERT INTO "tags" ("post_id", "labels") VALUES ($1, $2), ($3, $4)),
+//!      s1 AS (INSERT INTO "posts" ("id", "title")
+//!             SELECT c0, c1 FROM (SELECT unnest($5) AS c0, unnest($6) AS c1) AS u)
 //! SELECT
 //! ```
+//!
+//! The table used first stands last: Postgres runs data-modifying CTEs that nothing reads from the last to the first
+//! (`ExecPostprocessPlan`), and rows are locked, and errors met, in the order in which they are run.
 
 use std::fmt::Write;
 
@@ -36,7 +39,7 @@ fn statement(tables: &[TableRows]) -> Query {
         write_insert(&mut query, only);
         return query;
     }
-    for (at, rows) in tables.iter().enumerate() {
+    for (at, rows) in tables.iter().rev().enumerate() {
         let start = if at == 0 { "WITH" } else { "," };
         // Writing to a String cannot fail.
         let _ = write!(query.sql, "{start} s{at} AS (");
@@ -266,11 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn several_tables_are_one_statement_in_the_order_of_first_use() {
+    fn several_tables_are_one_statement_that_runs_in_the_order_of_first_use() {
         let rows = [
-            (1, vec![(0, int4(7)), (1, text("t"))]),
             (0, vec![(1, text("a"))]),
-            (1, vec![(0, int4(7)), (1, text("u"))]),
+            (1, vec![(0, int4(7)), (1, text("t"))]),
+            (0, vec![(1, text("b"))]),
         ];
         assert_eq!(
             flush([users(), tags()], rows).sql,

@@ -194,7 +194,9 @@ fn shortened(sql: &str) -> String {
     if !sql.contains("unnest") {
         return sql.to_owned();
     }
-    let tables = sql.split("INSERT INTO ").skip(1).filter_map(|part| part.split([' ', '(']).next());
+    // Postgres runs them from the last to the first.
+    let tables = sql.rsplit("INSERT INTO ").filter_map(|part| part.split([' ', '(']).next());
+    let tables = tables.take(sql.matches("INSERT INTO ").count());
     tables.fold("flush".to_owned(), |said, table| format!("{said} {}", table.replace('"', "")))
 }
 

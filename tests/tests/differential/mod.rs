@@ -41,7 +41,7 @@ pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
                 bench.deferred, bench.sent
             );
             eprintln!("{}", bench.batched.stats());
-            assert!(3 * bench.deferred > bench.sent, "too few inserts of the programs waited: little is tested");
+            assert!(bench.deferred > bench.sent, "too few inserts of the programs waited: little is tested");
         }
         Err(TestError::Fail(reason, program)) => {
             panic!("BATCH_DIFFERENTIAL_SEED={seed}\n{reason}\nthe smallest program that shows it:\n{program:#?}")

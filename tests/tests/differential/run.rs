@@ -12,7 +12,8 @@ use super::schema::{Kind, RESET, TABLES};
 pub(crate) enum Errors {
     /// The program stops there, as `?` does.
     EndTheTransaction,
-    /// Only the statement is undone: shows every error that the program could meet.
+    /// Only the statement is undone until the transaction ends, and then all of it: shows every error that the program
+    /// could meet.
     UndoTheStatement,
 }
 
@@ -150,9 +151,12 @@ impl<'a, S: Session> Run<'a, S> {
         let mut events = Vec::new();
         self.conn.begin()?;
         let mut outcome = Ok(());
+        let mut failed = false;
         for op in ops {
+            let noted = self.failures.len();
             outcome = match self.guarded(op) {
                 Ok(event) => {
+                    failed |= !matches!(op, Op::Block { .. }) && self.failures.len() > noted;
                     events.push(event);
                     Ok(())
                 }
@@ -163,11 +167,11 @@ impl<'a, S: Session> Run<'a, S> {
             }
         }
         let ended = match outcome {
-            Ok(()) if !rollback => self.conn.commit(),
+            Ok(()) if !rollback && !failed => self.conn.commit(),
             Ok(()) => self.conn.rollback().and(Ok(())),
             Err(failure) => self.conn.rollback().and(Err(failure)),
         };
-        let undone = rollback || ended.is_err();
+        let undone = rollback || failed || ended.is_err();
         let failure = ended.err().map(|failure| self.note(failure));
         if undone {
             // The rows are gone, but not the ids: a sequence never goes back.

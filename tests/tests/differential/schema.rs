@@ -46,11 +46,10 @@ CREATE TABLE events (
 );
 ";
 
-/// Empties the tables and sets their sequences back; a third of the time that TRUNCATE takes.
+/// Empties the tables, in a third of the time that TRUNCATE takes. Their sequences go on, so that ids stay in stock.
 pub(crate) const RESET: &str = "
 DELETE FROM events; DELETE FROM books; DELETE FROM authors;
 UPDATE nodes SET parent_id = NULL; DELETE FROM nodes;
-SELECT setval('authors_id_seq', 1, false), setval('books_id_seq', 1, false), setval('nodes_id_seq', 1, false);
 ";
 
 /// What a column holds, and with it which values are made for it and how it is compared.
