@@ -90,6 +90,10 @@ struct Session {
     private_stock: Option<Stock>,
     /// Tables that a fresh catalog did not know either.
     unknown: Vec<String>,
+    /// A statement was prepared by `PREPARE` that calls `currval` or `lastval`.
+    prepared_reader: bool,
+    /// A script changed the schema and may have left a transaction open that is not followed.
+    script_changed_schema: bool,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +104,10 @@ struct Transaction {
     schema_changed: bool,
     session_changed: bool,
     sequences_changed: bool,
+    fixes_snapshot: bool,
+    snapshot_taken: bool,
+    /// The session's catalog shows what only this transaction sees.
+    catalog_is_its_own: bool,
     clocks: Option<Clocks>,
     clock_wanted: bool,
     /// Sequences that this transaction has wanted ids of.
@@ -247,12 +255,16 @@ impl Batch {
         match self.running.take() {
             Some(Running::Guard) => return self.query_catalog(),
             Some(Running::Catalog { epoch }) => {
+                self.transaction.snapshot_taken |= self.transaction.open;
                 self.catalog_came(rows, epoch);
                 if self.guards_catalog() {
                     return self.unguard("RELEASE SAVEPOINT batched_writes");
                 }
             }
-            Some(Running::Reserve) => self.reservation_came(rows),
+            Some(Running::Reserve) => {
+                self.transaction.snapshot_taken |= self.transaction.open;
+                self.reservation_came(rows);
+            }
             Some(Running::Cleanup) => self.end_transaction(),
             Some(Running::Flush | Running::Unguard) | None => {}
         }
@@ -298,19 +310,31 @@ impl Batch {
             self.transaction.aborted = self.transaction.open;
         }
         match &recognised.kind {
-            Kind::Begin { read_only } if ok && !self.transaction.open => {
+            Kind::Begin { read_only, fixes_snapshot } if ok && !self.transaction.open => {
                 let options = self.database.options();
                 if !Arc::ptr_eq(&options, &self.options) {
                     self.options = options;
                     self.plans.forget();
                 }
-                self.transaction = Transaction { open: true, read_only: *read_only, ..Transaction::default() };
+                let (read_only, fixes_snapshot) = (*read_only, *fixes_snapshot);
+                self.transaction = Transaction { open: true, read_only, fixes_snapshot, ..Transaction::default() };
             }
-            Kind::Commit | Kind::Rollback => self.end_transaction(),
+            Kind::Commit | Kind::Rollback => {
+                self.end_transaction();
+                if std::mem::take(&mut self.session.script_changed_schema) {
+                    self.database.invalidate();
+                }
+            }
             Kind::RollbackTo(_) if ok => self.rolled_back_to_savepoint(),
             Kind::Insert(insert) => self.insert_was_sent(Some(&insert.table), Effects::default()),
-            Kind::UnfitInsert { table, effects, .. } => self.insert_was_sent(table.as_ref(), *effects),
-            Kind::Other(effects) => self.apply(*effects),
+            Kind::UnfitInsert { table, effects, .. } => {
+                let effects = self.with_hidden(*effects, &recognised.names);
+                self.insert_was_sent(table.as_ref(), effects);
+            }
+            Kind::Other(effects) => {
+                let effects = self.with_hidden(*effects, &recognised.names);
+                self.apply(effects);
+            }
             _ => {}
         }
     }
@@ -386,8 +410,10 @@ impl Batch {
             Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => *effects,
             _ => Effects::default(),
         };
-        if effects.reads_sequence_state && self.used_reserved_ids || effects.reads_last_value && self.loses_last_value()
-        {
+        let executes_reader = effects.executes_prepared && self.session.prepared_reader;
+        let reads_state = effects.reads_sequence_state || executes_reader;
+        let reads_last = effects.reads_last_value || executes_reader;
+        if reads_state && self.used_reserved_ids || reads_last && self.loses_last_value() {
             return Some(Step::Refuse(Error::sequence_state()));
         }
         let done = Some(Step::Answer(Answer::default()));
@@ -557,7 +583,10 @@ impl Batch {
         match Catalog::read(rows, epoch) {
             Ok(catalog) => {
                 let catalog = Arc::new(catalog);
-                if !self.transaction.schema_changed {
+                // What an old snapshot or uncommitted changes show is nobody else's.
+                let is_old = self.transaction.open && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
+                self.transaction.catalog_is_its_own |= is_old;
+                if !self.transaction.schema_changed && !is_old {
                     let login = (!self.session.was_unsettled).then_some(self.login.as_str());
                     self.database.publish(&catalog, login);
                 }
@@ -622,6 +651,7 @@ impl Batch {
     }
 
     fn insert_was_sent(&mut self, table: Option<&TableName>, effects: Effects) {
+        self.transaction.snapshot_taken |= self.transaction.open;
         let known: Vec<Arc<Table>> = match (&self.session.catalog, table) {
             // The settings may have changed, and with them which of the tables of this name is meant.
             (Some(catalog), Some(name)) if self.session.unsettled.is_some() => {
@@ -639,6 +669,17 @@ impl Batch {
             self.positions.lose(sequence);
         }
         self.apply(effects);
+    }
+
+    /// A statement's effects, with what the catalog knows of the names in it: triggers, views, functions.
+    fn with_hidden(&mut self, effects: Effects, names: &[String]) -> Effects {
+        if names.is_empty() {
+            return effects;
+        }
+        match self.catalog() {
+            Some(catalog) => effects.or(catalog.hidden_effects(names, effects.writes)),
+            None => Effects { sequences: true, ..effects },
+        }
     }
 
     fn apply(&mut self, effects: Effects) {
@@ -662,7 +703,11 @@ impl Batch {
         if effects.read_only {
             self.transaction.read_only = open;
         }
+        self.transaction.fixes_snapshot |= effects.fixes_snapshot && open;
+        self.transaction.snapshot_taken |= effects.takes_snapshot && open;
+        self.session.prepared_reader |= effects.prepares_reader;
         if effects.tangles_transaction {
+            self.session.script_changed_schema |= effects.schema;
             self.end_transaction();
         }
     }
@@ -692,8 +737,10 @@ impl Batch {
         self.discard_pending();
         let ended = std::mem::take(&mut self.transaction);
         self.session.private_stock = None;
-        if ended.schema_changed {
+        if ended.schema_changed || ended.catalog_is_its_own {
             self.session.catalog = None;
+        }
+        if ended.schema_changed {
             self.database.invalidate();
         }
         if ended.sequences_changed {

@@ -2,7 +2,7 @@
 //!
 //! Read in one query ([`query`]), parsed once into [`Catalog`], then only looked up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use crate::eligible::Reason;
 use crate::error::Error;
-use crate::recognise::TableName;
+use crate::recognise::{Effects, TableName};
 use crate::statement::{Purpose, Query, TextRow, oid};
-use crate::{defaults, harmless};
+use crate::{defaults, harmless, stored};
 
 /// The oldest Postgres that the catalog query is written for.
 const OLDEST_VERSION: u32 = 130_000;
@@ -20,7 +20,9 @@ const OLDEST_VERSION: u32 = 130_000;
 /// What decides which table a name means and what the session may do with it.
 pub(crate) const IDENTITY_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
      || ' rls ' || current_setting('row_security') || ' role ' || current_setting('session_replication_role') \
-     || ' strings ' || current_setting('standard_conforming_strings')";
+     || ' strings ' || current_setting('standard_conforming_strings') \
+     || ' transactions ' || current_setting('default_transaction_isolation') \
+     || ' ' || current_setting('default_transaction_read_only')";
 
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
@@ -29,20 +31,30 @@ pub(crate) fn query() -> Query {
 
 // Partitions count with their root: a row goes into one of them.
 const QUERY: &str = "\
-WITH rel AS (
+WITH RECURSIVE dom(top, oid, modifier, not_null) AS (
+  SELECT t.oid, t.oid, -1, false FROM pg_catalog.pg_type t WHERE t.typtype = 'd'
+  UNION ALL
+  SELECT d.top, t.typbasetype, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE d.modifier END, d.not_null OR t.typnotnull
+  FROM dom d JOIN pg_catalog.pg_type t ON t.oid = d.oid AND t.typtype = 'd'
+), base AS (
+  SELECT d.top, d.oid, d.modifier, d.not_null, b.typtype
+  FROM dom d JOIN pg_catalog.pg_type b ON b.oid = d.oid AND b.typtype <> 'd'
+), rel AS (
   SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence,
          ARRAY(SELECT p.relid::oid FROM pg_partition_tree(c.oid) p) || c.oid AS tree
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 ), seq AS (
   SELECT s.seqrelid AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relname, s.seqincrement,
-         s.seqcycle, has_sequence_privilege(c.oid, 'USAGE') AS usable
+         s.seqcycle, s.seqcache, has_sequence_privilege(c.oid, 'USAGE') AS usable
   FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 )
 SELECT 'session', json_build_object(
     'version', current_setting('server_version_num')::int4, 'product', version(),
-    'encoding', current_setting('server_encoding'), 'identity', {identity})::text
+    'encoding', current_setting('server_encoding'), 'identity', {identity},
+    'isolation', current_setting('default_transaction_isolation'),
+    'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery())::text
 UNION ALL
 SELECT 'enum', json_build_object('oid', e.enumtypid::int8, 'labels', json_agg(e.enumlabel))::text
 FROM pg_catalog.pg_enum e GROUP BY e.enumtypid
@@ -50,13 +62,38 @@ UNION ALL
 SELECT 'reader', to_json(p.prosrc)::text FROM pg_catalog.pg_proc p
 WHERE p.prosrc ~* '(currval|lastval)' AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 UNION ALL
+SELECT 'ddl', to_json(p.proname)::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+  AND l.lanname NOT IN ('c', 'internal')
+  AND (l.lanname NOT IN ('sql', 'plpgsql') OR p.prosrc ~* '(^|[^a-z0-9_])(create|alter|drop|execute|grant|revoke)([^a-z0-9_]|$)')
+UNION ALL
 SELECT 'table', json_build_object(
     'oid', rel.oid::int8, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind::text,
     'visible', pg_table_is_visible(rel.oid),
     'insert', has_table_privilege(rel.oid, 'INSERT'), 'select', has_table_privilege(rel.oid, 'SELECT'),
     'rls', row_security_active(rel.oid),
     'trigger', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY (rel.tree)
-        AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype::int4 & 4 <> 0),
+        AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
+        AND t.tgenabled <> 'D' AND t.tgtype::int4 & 4 <> 0),
+    'changes', (SELECT json_agg(CASE l.lanname WHEN 'plpgsql' THEN p.prosrc ELSE 'execute' END)
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE t.tgrelid = ANY (rel.tree) AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
+          AND t.tgenabled <> 'D' AND t.tgtype::int4 & 24 <> 0),
+    'change_rule', EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY (rel.tree)
+        AND r.ev_type IN ('2', '4') AND r.ev_enabled <> 'D'),
+    'view', CASE WHEN rel.relkind = 'v' THEN json_build_object(
+        'calls', pg_get_viewdef(rel.oid) ~* '(nextval|setval|set_config|currval|lastval|query_to_xml)[ (]'
+            OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+                ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+                LEFT JOIN pg_catalog.pg_operator o ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND o.oid = d.refobjid
+                JOIN pg_catalog.pg_proc p
+                  ON p.oid = CASE d.refclassid WHEN 'pg_catalog.pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+                WHERE r.ev_class = rel.oid AND p.provolatile = 'v'),
+        'reads', (SELECT json_agg(d.refobjid::int8) FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+            ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+            WHERE r.ev_class = rel.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> rel.oid)
+        ) END,
     'rule', EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY (rel.tree)
         AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
     'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
@@ -67,20 +104,20 @@ SELECT 'table', json_build_object(
               ON p.oid = CASE d.refclassid WHEN 'pg_catalog.pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
             WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid AND p.provolatile <> 'i')))
         FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND (k.conrelid = ANY (rel.tree) OR k.contypid <> 0
-          AND k.contypid IN (SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = rel.oid))),
+          AND k.contypid IN (SELECT d.oid FROM pg_catalog.pg_attribute a JOIN dom d ON d.top = a.atttypid
+                             WHERE a.attrelid = rel.oid))),
     'foreign_keys', (SELECT json_agg(json_build_object('table', k.confrelid::int8, 'columns', k.conkey,
-            'referenced', k.confkey))
+            'referenced', k.confkey, 'cascades', k.confdeltype IN ('c', 'n') OR k.confupdtype IN ('c', 'n'),
+            'sets_default', k.confdeltype = 'd' OR k.confupdtype = 'd'))
         FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conrelid = rel.oid),
     'columns', (SELECT json_agg(json_build_object(
             'name', a.attname, 'number', a.attnum, 'dropped', a.attisdropped,
             'type', t.oid::int8, 'type_name', t.typname, 'type_sql', format_type(t.oid, -1),
-            'base_sql', format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, -1), 'array', t.typarray::int8, 'type_kind', CASE
-                WHEN EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'c') THEN 'c'
-                ELSE t.typtype::text END,
-            'base', CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END::int8,
-            'modifier', CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END,
+            'base_sql', format_type(COALESCE(base.oid, t.oid), -1), 'array', t.typarray::int8,
+            'type_kind', CASE base.typtype WHEN 'c' THEN 'c' ELSE t.typtype::text END,
+            'base', COALESCE(base.oid, t.oid)::int8, 'modifier', COALESCE(base.modifier, a.atttypmod),
             'is_array', t.typcategory = 'A', 'element', t.typelem::int8,
-            'domain_default', t.typdefault, 'not_null', a.attnotnull OR t.typnotnull,
+            'domain_default', t.typdefault, 'not_null', a.attnotnull OR COALESCE(base.not_null, false),
             'generated', a.attgenerated <> '', 'identity', a.attidentity::text,
             'default', pg_get_expr(d.adbin, d.adrelid),
             'calls', EXISTS (SELECT FROM pg_catalog.pg_depend x
@@ -92,7 +129,7 @@ SELECT 'table', json_build_object(
                   AND p.provolatile <> 'i'),
             'deterministic', COALESCE(o.collisdeterministic, true),
             'sequence', (SELECT json_build_object('oid', seq.oid::int8, 'name', seq.name, 'bare', seq.relname,
-                    'increment', seq.seqincrement, 'cycle', seq.seqcycle, 'usable', seq.usable)
+                    'increment', seq.seqincrement, 'cycle', seq.seqcycle, 'caches', seq.seqcache > 1, 'usable', seq.usable)
                 FROM pg_catalog.pg_depend x JOIN seq ON seq.oid = CASE WHEN x.classid = 'pg_catalog.pg_class'::regclass
                     THEN x.objid ELSE x.refobjid END
                 WHERE (x.classid = 'pg_catalog.pg_class'::regclass AND x.refclassid = 'pg_catalog.pg_class'::regclass
@@ -103,6 +140,7 @@ SELECT 'table', json_build_object(
                 LIMIT 1)
         ) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        LEFT JOIN base ON base.top = t.oid
         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
         WHERE a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped)
@@ -116,10 +154,26 @@ pub(crate) struct Catalog {
     /// Which invalidation it was read after, see `Database::epoch`.
     pub epoch: u64,
     pub utf8: bool,
+    /// Transactions see one snapshot unless they say otherwise.
+    pub fixes_snapshot: bool,
+    /// Transactions are read-only unless they say otherwise.
+    pub read_only: bool,
+    hidden: Hidden,
     enums: HashMap<u32, Vec<String>>,
     tables: Vec<Arc<Table>>,
     visible: HashMap<String, usize>,
     qualified: HashMap<(String, String), usize>,
+}
+
+/// What statements may do that does not show in their text, by the names in it, whatever their schema.
+#[derive(Debug, Default)]
+struct Hidden {
+    /// Views that may advance a sequence or change a setting when they are read.
+    when_read: HashSet<String>,
+    /// Relations of which an UPDATE or DELETE may insert rows or advance a sequence.
+    when_changed: HashSet<String>,
+    /// Functions that may change the schema.
+    ddl: HashSet<String>,
 }
 
 /// A table that may take INSERTs.
@@ -216,6 +270,8 @@ pub(crate) struct Sequence {
 pub(crate) struct ForeignKey {
     /// Positions in `columns`.
     pub columns: Vec<usize>,
+    /// Equal values have equal bytes on both sides.
+    pub is_comparable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -233,6 +289,7 @@ impl Catalog {
         let mut enums = HashMap::new();
         let mut raw = Vec::new();
         let mut readers = Vec::new();
+        let mut ddl = HashSet::new();
         for row in rows {
             let [Some(what), Some(json)] = row.as_slice() else { return Err(Error::catalog("a row without content")) };
             match what.as_str() {
@@ -242,6 +299,9 @@ impl Catalog {
                     enums.insert(row.oid, row.labels);
                 }
                 "reader" => readers.push(parse::<String>(json)?),
+                "ddl" => {
+                    ddl.insert(parse::<String>(json)?);
+                }
                 _ => raw.push(parse::<TableRow>(json)?),
             }
         }
@@ -267,6 +327,9 @@ impl Catalog {
             read_at: Instant::now(),
             epoch,
             utf8: session.encoding == "UTF8",
+            fixes_snapshot: matches!(session.isolation.as_str(), "repeatable read" | "serializable"),
+            read_only: session.read_only,
+            hidden: hidden(&raw, ddl),
             enums,
             tables: tables.into_iter().map(Arc::new).collect(),
             visible,
@@ -285,6 +348,20 @@ impl Catalog {
 
     pub(crate) fn tables(&self) -> &[Arc<Table>] {
         &self.tables
+    }
+
+    /// What a statement with these names may do that does not show in its text.
+    pub(crate) fn hidden_effects(&self, names: &[String], writes: bool) -> Effects {
+        let Hidden { when_read, when_changed, ddl } = &self.hidden;
+        let any = |known: &HashSet<String>| !known.is_empty() && names.iter().any(|name| known.contains(name));
+        let reads = any(when_read);
+        let changes_schema = any(ddl);
+        Effects {
+            schema: changes_schema,
+            session: reads || changes_schema,
+            sequences: reads || changes_schema || (writes && any(when_changed)),
+            ..Effects::default()
+        }
     }
 
     /// The labels of an enum type.
@@ -321,6 +398,8 @@ struct SessionRow {
     product: String,
     encoding: String,
     identity: String,
+    isolation: String,
+    read_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -341,10 +420,20 @@ struct TableRow {
     rls: bool,
     trigger: bool,
     rule: bool,
+    /// The sources of triggers for UPDATE and DELETE.
+    changes: Option<Vec<String>>,
+    change_rule: bool,
+    view: Option<ViewRow>,
     foreign: bool,
     checks: Option<Vec<CheckRow>>,
     foreign_keys: Option<Vec<ForeignKeyRow>>,
     columns: Option<Vec<ColumnRow>>,
+}
+
+#[derive(Deserialize)]
+struct ViewRow {
+    calls: bool,
+    reads: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -358,6 +447,8 @@ struct ForeignKeyRow {
     table: u32,
     columns: Vec<i32>,
     referenced: Vec<i32>,
+    cascades: bool,
+    sets_default: bool,
 }
 
 #[derive(Deserialize)]
@@ -396,6 +487,7 @@ struct SequenceRow {
     bare: String,
     increment: i64,
     cycle: bool,
+    caches: bool,
     usable: bool,
 }
 
@@ -479,6 +571,9 @@ fn sequence_default(row: &SequenceRow) -> Default {
     if row.cycle {
         return Default::Unfit(Reason::SequenceCycles);
     }
+    if row.caches {
+        return Default::Unfit(Reason::SequenceCaches);
+    }
     if !row.usable {
         return Default::Unfit(Reason::SequencePrivilege);
     }
@@ -496,10 +591,13 @@ fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap
         for key in row.foreign_keys.iter().flatten() {
             let columns: Option<Vec<usize>> = key.columns.iter().map(|&n| place(row, n)).collect();
             let Some(columns) = columns else { continue };
-            tables[child].foreign_keys.push(ForeignKey { columns });
             let Some(&parent) = positions.get(&key.table) else { continue };
             let referenced: Option<Vec<usize>> = key.referenced.iter().map(|&n| place(&raw[parent], n)).collect();
             let Some(referenced) = referenced else { continue };
+            let types = |table: usize, at: usize| tables[table].columns[at].base_oid;
+            let mut pairs = columns.iter().zip(&referenced);
+            let is_comparable = pairs.all(|(&from, &to)| stored::same_bytes(types(child, from), types(parent, to)));
+            tables[child].foreign_keys.push(ForeignKey { columns, is_comparable });
             let foreign_key = tables[child].foreign_keys.len() - 1;
             for &at in &referenced {
                 if let Some(Column { default: Default::Sequence(sequence), .. }) = tables[parent].columns.get_mut(at) {
@@ -509,6 +607,45 @@ fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap
             tables[parent].referenced_by.push(Reference { table: row.oid, foreign_key, columns: referenced });
         }
     }
+}
+
+/// Finds out what does not show in statements: views and cascades of foreign keys hand it on.
+fn hidden(raw: &[TableRow], ddl: HashSet<String>) -> Hidden {
+    let is_view = |row: &TableRow| row.view.as_ref().is_some_and(|view| view.calls);
+    let mut when_read: HashSet<u32> = raw.iter().filter(|row| is_view(row)).map(|row| row.oid).collect();
+    let fires = |row: &TableRow| {
+        row.change_rule
+            || row.changes.iter().flatten().any(|source| !harmless::is_quiet_trigger(source))
+            || row.checks.iter().flatten().any(|check| check.calls)
+    };
+    let mut when_changed: HashSet<u32> = raw.iter().filter(|row| fires(row)).map(|row| row.oid).collect();
+    let keys = || raw.iter().flat_map(|row| row.foreign_keys.iter().flatten().map(move |key| (row.oid, key)));
+    when_changed.extend(keys().filter(|(_, key)| key.sets_default).map(|(_, key)| key.table));
+    loop {
+        let before = (when_read.len(), when_changed.len());
+        for row in raw {
+            let reads = row.view.iter().flat_map(|view| view.reads.iter().flatten());
+            for read in reads {
+                if when_read.contains(read) {
+                    when_read.insert(row.oid);
+                }
+                if when_changed.contains(read) {
+                    when_changed.insert(row.oid);
+                }
+            }
+        }
+        for (child, key) in keys() {
+            if key.cascades && when_changed.contains(&child) {
+                when_changed.insert(key.table);
+            }
+        }
+        if before == (when_read.len(), when_changed.len()) {
+            break;
+        }
+    }
+    let names =
+        |oids: &HashSet<u32>| raw.iter().filter(|row| oids.contains(&row.oid)).map(|row| row.name.clone()).collect();
+    Hidden { when_read: names(&when_read), when_changed: names(&when_changed), ddl }
 }
 
 /// A default or a function that calls `currval` or `lastval` would see the last id of a reserved block: the sequences
@@ -592,7 +729,7 @@ pub(crate) mod testing {
     pub(crate) fn table(name: &str) -> TableRow {
         let row = json!({
             "oid": 0, "schema": "public", "name": name, "kind": "r", "visible": true, "insert": true, "select": true,
-            "rls": false, "trigger": false, "rule": false, "foreign": false, "checks": null, "columns": [],
+            "rls": false, "trigger": false, "rule": false, "changes": null, "change_rule": false, "view": null, "foreign": false, "checks": null, "columns": [],
         });
         TableRow(row, Vec::new())
     }
@@ -681,7 +818,8 @@ pub(crate) mod testing {
         /// The sequence that the default depends on, with one thing said otherwise.
         pub(crate) fn sequence(self, oid: u32, key: &str, value: impl Into<Value>) -> Self {
             let name = format!("public.s{oid}");
-            let mut row = json!({ "oid": oid, "name": name, "increment": 1, "cycle": false, "usable": true });
+            let mut row =
+                json!({ "oid": oid, "name": name, "increment": 1, "cycle": false, "caches": false, "usable": true });
             row[key] = value.into();
             self.with("sequence", row)
         }
@@ -711,8 +849,8 @@ pub(crate) mod testing {
 
     /// The row about the session, on a server with this encoding.
     pub(crate) fn session(encoding: &str) -> TextRow {
-        let session =
-            json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": encoding, "identity": IDENTITY });
+        let session = json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": encoding, "identity": IDENTITY,
+                "isolation": "read committed", "read_only": false });
         row("session", session)
     }
 
@@ -726,7 +864,8 @@ pub(crate) mod testing {
             let columns = table.0["columns"].as_array().unwrap();
             names.iter().map(|name| columns.iter().find(|c| c["name"] == *name).unwrap()["number"].clone()).collect()
         };
-        json!({ "table": parent.0["oid"], "columns": numbers(child, columns), "referenced": numbers(parent, to) })
+        json!({ "table": parent.0["oid"], "columns": numbers(child, columns), "referenced": numbers(parent, to),
+            "cascades": false, "sets_default": false })
     }
 
     /// What [`Catalog::read`] makes of these tables.
@@ -901,7 +1040,8 @@ mod tests {
     #[test]
     fn another_product_or_an_old_version_is_refused() {
         let read = |version: u32, product: &str| {
-            let session = json!({ "version": version, "product": product, "encoding": "UTF8", "identity": IDENTITY });
+            let session = json!({ "version": version, "product": product, "encoding": "UTF8", "identity": IDENTITY,
+                "isolation": "read committed", "read_only": false });
             Catalog::read(&[row("session", session)], 0).map(|_| ()).map_err(|error| error.to_string())
         };
         assert_eq!(read(130_000, "PostgreSQL 13.0"), Ok(()));

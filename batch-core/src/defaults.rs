@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 use crate::catalog::{Clock, Default};
 use crate::eligible::Reason;
 use crate::harmless;
-use crate::recognise::Literal;
+use crate::recognise::{Literal, is_decimal};
 use crate::statement::oid;
 
 /// `nextval('schema.sequence'::regclass)` and nothing around it.
@@ -80,6 +80,15 @@ pub(crate) fn literal(expression: &str) -> Option<Literal> {
     if let Ok(number) = bare.parse() {
         return Some(Literal::Integer(number));
     }
+    if is_decimal(bare.strip_prefix('-').unwrap_or(bare)) {
+        return Some(Literal::Decimal(bare.to_owned()));
+    }
+    // An array without elements: `ARRAY[]::text[]`, `'{}'::text[]`.
+    if let Some(cast) = bare.strip_prefix("ARRAY[]::").or_else(|| bare.strip_prefix("'{}'::"))
+        && cast.strip_suffix("[]").is_some_and(|element| !element.contains(['(', '[', '\'', ':']))
+    {
+        return Some(Literal::Text("{}".to_owned()));
+    }
     if bare == "NULL" || bare.starts_with("NULL::") {
         return Some(Literal::Null);
     }
@@ -93,6 +102,10 @@ pub(crate) fn literal(expression: &str) -> Option<Literal> {
         // Where the column is `text`, a cast follows that `pg_get_expr` does not show and that takes the spaces off.
         "bpchar" if text.ends_with(' ') => None,
         "integer" | "bigint" | "smallint" => text.parse().ok().map(Literal::Integer),
+        "numeric" => match text.parse() {
+            Ok(number) => Some(Literal::Integer(number)),
+            Err(_) => is_decimal(text.strip_prefix('-').unwrap_or(&text)).then_some(Literal::Decimal(text)),
+        },
         _ => Some(Literal::Text(text)),
     }
 }
@@ -175,5 +188,14 @@ mod tests {
         assert_eq!(literal("'1.5'::numeric(4,2)"), None);
         assert_eq!(literal("'a'::bpchar"), Some(Literal::Text("a".into())));
         assert_eq!(literal("'a  '::bpchar"), None);
+        assert_eq!(literal("0.00"), Some(Literal::Decimal("0.00".into())));
+        assert_eq!(literal("'-1.5'::numeric"), Some(Literal::Decimal("-1.5".into())));
+        assert_eq!(literal("'-2'::numeric"), Some(Literal::Integer(-2)));
+        assert_eq!(literal("'1e3'::numeric"), None);
+        assert_eq!(literal("ARRAY[]::text[]"), Some(Literal::Text("{}".into())));
+        assert_eq!(literal("'{}'::integer[]"), Some(Literal::Text("{}".into())));
+        assert_eq!(literal("'{}'::character varying(3)[]"), None);
+        assert_eq!(literal("'{a}'::text[]"), None);
+        assert_eq!(literal("'{}'::jsonb"), Some(Literal::Text("{}".into())));
     }
 }

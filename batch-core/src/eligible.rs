@@ -60,6 +60,8 @@ pub enum Reason {
     SequenceExpression,
     /// The sequence behind a default starts again at its end.
     SequenceCycles,
+    /// The sequence hands each session ids ahead (`CACHE`), so that those of another session may be higher.
+    SequenceCaches,
     /// The role may not use the sequence behind a default.
     SequencePrivilege,
     /// Another default, or a function, calls `currval` or `lastval`, which would see a reserved id.
@@ -76,6 +78,8 @@ pub enum Reason {
     AnswerUnknown,
     /// The first insert that wants ids or `now()`: reserving would cost as much as sending.
     FirstUse,
+    /// The first insert of a REPEATABLE READ or SERIALIZABLE transaction takes the snapshot that all of it sees.
+    Snapshot,
     /// The sequence is at its end, or nearly.
     NoIds,
     /// Larger than the whole budget.
@@ -87,7 +91,13 @@ impl Reason {
     pub(crate) fn is_worth_telling(self) -> bool {
         !matches!(
             self,
-            Self::NotInTransaction | Self::ReadOnly | Self::Aborted | Self::FirstUse | Self::Null | Self::Excluded
+            Self::NotInTransaction
+                | Self::ReadOnly
+                | Self::Aborted
+                | Self::FirstUse
+                | Self::Snapshot
+                | Self::Null
+                | Self::Excluded
         )
     }
 }
@@ -116,6 +126,7 @@ impl fmt::Display for Reason {
             Self::VolatileDefault => "a default would give another value later",
             Self::SequenceExpression => "a default is an expression around nextval",
             Self::SequenceCycles => "the sequence cycles",
+            Self::SequenceCaches => "the sequence has a CACHE of more than one",
             Self::SequencePrivilege => "the role lacks the USAGE privilege on the sequence",
             Self::SequenceRead => "a default or a function calls currval or lastval",
             Self::SequenceUnknown => "the sequence of an identity column was not found",
@@ -124,6 +135,7 @@ impl fmt::Display for Reason {
             Self::ValueDoesNotFit => "Postgres would round, cut or refuse a value",
             Self::AnswerUnknown => "RETURNING asks for a value that only Postgres knows",
             Self::FirstUse => "the first insert that wants ids or now()",
+            Self::Snapshot => "the first insert takes the transaction's snapshot",
             Self::NoIds => "no ids could be reserved from the sequence",
             Self::LargerThanBudget => "larger than the budget",
         })
@@ -669,7 +681,7 @@ mod tests {
     #[test]
     fn a_literal_that_only_postgres_can_convert_does_not_wait() {
         assert_eq!(asked(column("c", "date"), "'2020-01-01'", NOBODY), Err(Reason::Literal));
-        assert_eq!(asked(column("c", "numeric"), "5", NOBODY), Err(Reason::Literal));
+        assert_eq!(asked(column("c", "int4"), "1.5", NOBODY), Err(Reason::Literal));
         assert_eq!(asked(column("c", "varchar(2)"), "'abc'", NOBODY), Err(Reason::ValueDoesNotFit));
         assert_eq!(asked(column("c", "int2"), "5", NOBODY), Ok(vec![Checked::Bytes(vec![0, 5])]));
         assert_eq!(asked(column("c", "bpchar(2)"), "'a'", NOBODY), Ok(vec![Checked::Bytes(b"a ".to_vec())]));

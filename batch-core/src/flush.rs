@@ -270,11 +270,7 @@ mod tests {
 
     #[test]
     fn several_tables_are_one_statement_that_runs_in_the_order_of_first_use() {
-        let rows = [
-            (0, vec![(1, text("a"))]),
-            (1, vec![(0, int4(7)), (1, text("t"))]),
-            (0, vec![(1, text("b"))]),
-        ];
+        let rows = [(0, vec![(1, text("a"))]), (1, vec![(0, int4(7)), (1, text("t"))]), (0, vec![(1, text("b"))])];
         assert_eq!(
             flush([users(), tags()], rows).sql,
             "WITH s0 AS (INSERT INTO \"tags\" (\"user_id\", \"tag\") SELECT c0, c1 FROM (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u), \

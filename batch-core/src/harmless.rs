@@ -3,6 +3,9 @@
 //! A statement that calls only these leaves the session's settings and the sequences as they were. The list also holds
 //! the keywords and type names that may stand before a parenthesis. What is not listed counts as able to do anything.
 
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
 pub(crate) fn is_harmless(name: &str) -> bool {
     KEYWORDS.binary_search(&name).is_ok() || FUNCTIONS.binary_search(&name).is_ok()
 }
@@ -310,6 +313,21 @@ pub(crate) fn is_steady(name: &str) -> bool {
         )
 }
 
+/// Whether a trigger function in PL/pgSQL of this source only looks at its row and sets its columns, such as one that
+/// keeps `updated_at`.
+pub(crate) fn is_quiet_trigger(source: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, source).tokenize() else { return false };
+    let tokens: Vec<Token> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+    tokens.iter().enumerate().all(|(at, token)| {
+        let Token::Word(word) = token else { return true };
+        let name = word.value.to_lowercase();
+        let is_call = tokens.get(at + 1) == Some(&Token::LParen);
+        let acts = ["call", "copy", "delete", "execute", "insert", "merge", "perform", "select", "update"];
+        !acts.contains(&name.as_str())
+            && (!is_call || is_harmless(&name) || matches!(name.as_str(), "elsif" | "if" | "return" | "while"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +336,27 @@ mod tests {
     fn the_lists_are_sorted_so_that_they_can_be_searched() {
         assert!(KEYWORDS.is_sorted());
         assert!(FUNCTIONS.is_sorted(), "{:?}", FUNCTIONS.windows(2).find(|w| w[0] > w[1]));
+    }
+
+    #[test]
+    fn a_trigger_that_only_sets_columns_of_its_row_is_quiet() {
+        let diesel = "BEGIN
+            IF (NEW IS DISTINCT FROM OLD AND NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at) THEN
+                NEW.updated_at := current_timestamp;
+            END IF;
+            RETURN NEW;
+        END;";
+        assert!(is_quiet_trigger(diesel));
+        assert!(is_quiet_trigger("BEGIN NEW.updated_at = now(); RETURN NEW; END"));
+        for source in [
+            "BEGIN INSERT INTO log VALUES (1); RETURN NEW; END",
+            "BEGIN NEW.n := nextval('s'); RETURN NEW; END",
+            "BEGIN PERFORM f(); RETURN NEW; END",
+            "BEGIN NEW.n := my_function(NEW.n); RETURN NEW; END",
+            "execute",
+        ] {
+            assert!(!is_quiet_trigger(source), "{source}");
+        }
     }
 
     #[test]

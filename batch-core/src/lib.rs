@@ -15,8 +15,8 @@
 //! INSERT INTO tags …                 INSERT …
 //! INSERT INTO posts … RETURNING id   INSERT … RETURNING
 //! INSERT INTO tags …                 INSERT …
-//! COMMIT                             COMMIT                   WITH s0 AS (INSERT INTO posts SELECT … FROM unnest(…)),
-//!                                                                  s1 AS (INSERT INTO tags …) SELECT
+//! COMMIT                             COMMIT                   WITH s0 AS (INSERT INTO tags SELECT … unnest(…) …),
+//!                                                                  s1 AS (INSERT INTO posts …) SELECT
 //!                                                             COMMIT
 //! ```
 //!

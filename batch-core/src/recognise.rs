@@ -19,17 +19,24 @@ use crate::harmless;
 #[derive(Debug)]
 pub struct Recognised {
     pub(crate) kind: Kind,
+    /// Every name in a statement that is no INSERT which may wait: what it may touch, as far as the catalog knows more
+    /// about these names.
+    pub(crate) names: Box<[String]>,
 }
 
 impl Recognised {
     /// A statement of which nothing is known but that it changes rows at most, such as `COPY` through an ORM's own call.
     pub fn rows_only() -> Self {
-        Self { kind: Kind::Other(Effects { sequences: true, ..Effects::default() }) }
+        Self::of(Effects { sequences: true, ..Effects::default() })
     }
 
     /// Anything may happen, save that transactions stay as they were: the program talks to the driver itself.
     pub fn anything() -> Self {
-        Self { kind: Kind::Other(Effects { tangles_transaction: false, ..Effects::ANY }) }
+        Self::of(Effects { tangles_transaction: false, ..Effects::ANY })
+    }
+
+    fn of(effects: Effects) -> Self {
+        Self { kind: Kind::Other(effects), names: Box::default() }
     }
 
     /// Whether this is an INSERT whose text allows it to wait.
@@ -49,6 +56,7 @@ pub(crate) enum Kind {
     },
     Begin {
         read_only: bool,
+        fixes_snapshot: bool,
     },
     Commit,
     Rollback,
@@ -71,8 +79,18 @@ pub(crate) struct Effects {
     pub reads_sequence_state: bool,
     /// Calls `lastval`.
     pub reads_last_value: bool,
+    /// May change rows, and so fire triggers of the tables that it names.
+    pub writes: bool,
     /// Makes the transaction read-only.
     pub read_only: bool,
+    /// Makes the transaction see one snapshot from its first query on: REPEATABLE READ and SERIALIZABLE.
+    pub fixes_snapshot: bool,
+    /// Takes that snapshot.
+    pub takes_snapshot: bool,
+    /// Prepares a statement that calls `currval` or `lastval`.
+    pub prepares_reader: bool,
+    /// Runs a statement that was prepared by `PREPARE`.
+    pub executes_prepared: bool,
     /// May begin or end transactions in a way that is not followed.
     pub tangles_transaction: bool,
 }
@@ -84,18 +102,28 @@ impl Effects {
         sequences: true,
         reads_sequence_state: false,
         reads_last_value: false,
+        writes: true,
         read_only: false,
+        fixes_snapshot: false,
+        takes_snapshot: true,
+        prepares_reader: false,
+        executes_prepared: false,
         tangles_transaction: true,
     };
 
-    fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self {
             schema: self.schema || other.schema,
             session: self.session || other.session,
             sequences: self.sequences || other.sequences,
             reads_sequence_state: self.reads_sequence_state || other.reads_sequence_state,
             reads_last_value: self.reads_last_value || other.reads_last_value,
+            writes: self.writes || other.writes,
             read_only: self.read_only || other.read_only,
+            fixes_snapshot: self.fixes_snapshot || other.fixes_snapshot,
+            takes_snapshot: self.takes_snapshot || other.takes_snapshot,
+            prepares_reader: self.prepares_reader || other.prepares_reader,
+            executes_prepared: self.executes_prepared || other.executes_prepared,
             tangles_transaction: self.tangles_transaction || other.tangles_transaction,
         }
     }
@@ -148,6 +176,8 @@ pub(crate) enum Literal {
     Null,
     Bool(bool),
     Integer(i64),
+    /// A number with a point, such as `-1.50`.
+    Decimal(String),
     Text(String),
 }
 
@@ -203,19 +233,32 @@ impl Texts {
 /// Says what `sql` is.
 pub(crate) fn recognise(sql: &str) -> Recognised {
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize() else {
-        return Recognised { kind: Kind::Other(Effects::ANY) };
+        return Recognised::of(Effects::ANY);
     };
     let tokens: Vec<Token> = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
     let mut statements = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let (Some(first), rest) = (statements.next(), statements.next()) else {
-        return Recognised { kind: Kind::Other(Effects::default()) };
+        return Recognised::of(Effects::default());
     };
     if rest.is_none() {
-        return Recognised { kind: one(first) };
+        let kind = one(first);
+        let names = match kind {
+            Kind::Other(_) | Kind::UnfitInsert { .. } => names(first),
+            _ => Box::default(),
+        };
+        return Recognised { kind, names };
     }
     let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
-    Recognised { kind: Kind::Other(effects) }
+    Recognised { kind: Kind::Other(effects), names: names(&tokens) }
+}
+
+/// Every name in a statement, as the catalog spells it, sorted and once.
+fn names(tokens: &[Token]) -> Box<[String]> {
+    let mut names: Vec<String> = tokens.iter().filter_map(identifier).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into()
 }
 
 /// In a string of several statements, transaction control is not followed.
@@ -238,7 +281,7 @@ fn one_effects(tokens: &[Token]) -> Kind {
 fn one(tokens: &[Token]) -> Kind {
     let Some(verb) = word(tokens, 0) else {
         // `(SELECT …)`
-        return Kind::Other(called(tokens));
+        return reads(tokens, "select");
     };
     let second = word(tokens, 1).unwrap_or_default();
     match verb.as_str() {
@@ -250,22 +293,39 @@ fn one(tokens: &[Token]) -> Kind {
         "rollback" => rollback_to(tokens),
         "savepoint" if tokens.len() == 2 => identifier(&tokens[1]).map_or(TANGLED, Kind::Savepoint),
         "release" => release(tokens),
-        "select" | "values" | "table" | "update" | "delete" | "merge" | "declare" | "with" | "explain" | "prepare" => {
-            reads(tokens, &verb, &second)
+        "select" | "values" | "table" | "update" | "delete" | "merge" | "declare" | "with" | "explain" => {
+            reads(tokens, &verb)
         }
+        "prepare" => prepare(tokens, &second),
         "show" | "listen" | "unlisten" | "notify" | "lock" | "close" | "deallocate" | "checkpoint" => {
             Kind::Other(Effects::default())
         }
         "set" if second == "constraints" => Kind::Other(Effects::default()),
         "set" | "reset" => {
-            Kind::Other(Effects { session: true, read_only: says(tokens, "read", "only"), ..Effects::default() })
+            let read_only = says(tokens, "read", "only");
+            let fixes_snapshot = fixes_snapshot(tokens);
+            Kind::Other(Effects { session: true, read_only, fixes_snapshot, ..Effects::default() })
         }
         "truncate" | "copy" => Kind::Other(Effects { sequences: true, ..Effects::default() }),
         // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
-        "execute" | "fetch" | "move" => Kind::Other(Effects { session: true, sequences: true, ..Effects::default() }),
+        "execute" | "fetch" | "move" => Kind::Other(Effects {
+            session: true,
+            sequences: true,
+            takes_snapshot: true,
+            executes_prepared: verb == "execute",
+            ..Effects::default()
+        }),
         "commit" | "end" | "abort" | "start" => TANGLED,
         // They can end transactions of their own only, outside of one that the program began.
-        "call" | "do" | "discard" => Kind::Other(Effects { tangles_transaction: false, ..Effects::ANY }),
+        "call" | "do" | "discard" => {
+            let reads = tokens.iter().any(reads_sequence_state);
+            Kind::Other(Effects {
+                tangles_transaction: false,
+                reads_sequence_state: reads,
+                reads_last_value: reads,
+                ..Effects::ANY
+            })
+        }
         // DDL, and whatever a later Postgres brings.
         _ => Kind::Other(Effects { schema: true, session: true, sequences: true, ..Effects::default() }),
     }
@@ -277,18 +337,49 @@ const TANGLED: Kind = Kind::Other(Effects {
     sequences: false,
     reads_sequence_state: false,
     reads_last_value: false,
+    writes: false,
     read_only: false,
+    fixes_snapshot: false,
+    takes_snapshot: false,
+    prepares_reader: false,
+    executes_prepared: false,
     tangles_transaction: true,
 });
 
-fn reads(tokens: &[Token], verb: &str, second: &str) -> Kind {
-    if verb == "prepare" && second == "transaction" {
+/// `PREPARE name AS statement`: what it does, it does when it is executed.
+fn prepare(tokens: &[Token], second: &str) -> Kind {
+    if second == "transaction" {
         return TANGLED;
     }
-    let mut effects = called(tokens);
+    Kind::Other(Effects { prepares_reader: called(tokens).reads_sequence_state, ..Effects::default() })
+}
+
+/// Whether a piece of a program in another language calls `currval` or `lastval`.
+fn reads_sequence_state(token: &Token) -> bool {
+    let text = token.to_string().to_lowercase();
+    text.contains("currval") || text.contains("lastval")
+}
+
+/// `REPEATABLE READ` or `SERIALIZABLE`, as words or as the value of a setting.
+fn fixes_snapshot(tokens: &[Token]) -> bool {
+    tokens.iter().any(|token| match token {
+        Token::Word(word) => matches!(word.value.to_lowercase().as_str(), "repeatable" | "serializable"),
+        Token::SingleQuotedString(text) => {
+            matches!(text.trim().to_lowercase().as_str(), "repeatable read" | "serializable")
+        }
+        _ => false,
+    })
+}
+
+fn reads(tokens: &[Token], verb: &str) -> Kind {
+    let mut effects = Effects { takes_snapshot: true, ..called(tokens) };
+    // `SET id = DEFAULT` may take an id.
+    effects.sequences |= has_word(tokens, "default");
+    effects.writes = ["insert", "update", "delete", "merge"].iter().any(|verb| has_word(tokens, verb));
     if verb == "explain" && has_word(tokens, "execute") {
         effects.session = true;
         effects.sequences = true;
+        effects.executes_prepared = true;
     }
     // `SELECT … INTO table` makes a table; MERGE and a WITH may insert.
     if has_word(tokens, "into") {
@@ -301,7 +392,7 @@ fn reads(tokens: &[Token], verb: &str, second: &str) -> Kind {
 }
 
 fn begin(tokens: &[Token]) -> Kind {
-    Kind::Begin { read_only: says(tokens, "read", "only") }
+    Kind::Begin { read_only: says(tokens, "read", "only"), fixes_snapshot: fixes_snapshot(tokens) }
 }
 
 /// `COMMIT`, `COMMIT WORK`, `COMMIT TRANSACTION`; not `AND CHAIN` or `PREPARED`.
@@ -354,6 +445,7 @@ fn called(tokens: &[Token]) -> Effects {
             effects.reads_last_value |= name == "lastval";
         } else if name == "set_config" {
             effects.session = true;
+            effects.fixes_snapshot |= fixes_snapshot(tokens);
         } else if !is_built_in || !harmless::is_harmless(&name) {
             effects.session = true;
             effects.sequences = true;
@@ -400,7 +492,7 @@ fn insert(tokens: &[Token]) -> Kind {
     match waits {
         Ok(insert) => Kind::Insert(insert),
         // Its expressions may call anything.
-        Err(reason) => Kind::UnfitInsert { reason, table, effects: called(tokens) },
+        Err(reason) => Kind::UnfitInsert { reason, table, effects: Effects { writes: true, ..called(tokens) } },
     }
 }
 
@@ -489,6 +581,9 @@ fn value(expr: &Expr) -> Result<Value, Reason> {
         },
         Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => match value(expr)? {
             Value::Literal(Literal::Integer(n)) => Ok(Value::Literal(Literal::Integer(-n))),
+            Value::Literal(Literal::Decimal(digits)) if !digits.starts_with('-') => {
+                Ok(Value::Literal(Literal::Decimal(format!("-{digits}"))))
+            }
             _ => Err(Reason::Expression),
         },
         Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") => {
@@ -512,11 +607,18 @@ fn literal(value: &ast::Value) -> Option<Literal> {
     match value {
         ast::Value::Null => Some(Literal::Null),
         ast::Value::Boolean(b) => Some(Literal::Bool(*b)),
-        ast::Value::Number(digits, false) => digits.parse().ok().map(Literal::Integer),
+        ast::Value::Number(digits, false) if digits.parse::<i64>().is_ok() => digits.parse().ok().map(Literal::Integer),
+        ast::Value::Number(digits, false) if is_decimal(digits) => Some(Literal::Decimal(digits.clone())),
         // What a backslash means depends on `standard_conforming_strings`.
         ast::Value::SingleQuotedString(text) if !text.contains('\\') => Some(Literal::Text(text.clone())),
         _ => None,
     }
+}
+
+/// `1.50`: no exponent, and digits on both sides of the point.
+pub(crate) fn is_decimal(text: &str) -> bool {
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    text.split_once('.').is_some_and(|(whole, fraction)| is_digits(whole) && is_digits(fraction))
 }
 
 fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
@@ -633,7 +735,17 @@ mod tests {
         }
     }
 
+    /// A statement's effects, but for those that say which kind of work it does.
     fn effects(sql: &str) -> Effects {
+        let effects = work(sql);
+        if effects == Effects::ANY {
+            effects
+        } else {
+            Effects { writes: false, takes_snapshot: false, executes_prepared: false, ..effects }
+        }
+    }
+
+    fn work(sql: &str) -> Effects {
         match recognise(sql).kind {
             Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => effects,
             other => panic!("{sql}: {other:?}"),
@@ -662,7 +774,12 @@ mod tests {
         sequences: false,
         reads_sequence_state: false,
         reads_last_value: false,
+        writes: false,
         read_only: false,
+        fixes_snapshot: false,
+        takes_snapshot: false,
+        prepares_reader: false,
+        executes_prepared: false,
         tangles_transaction: false,
     };
     /// A function was called of which nothing is known.
@@ -738,6 +855,8 @@ mod tests {
         assert_eq!(value("$1::int4"), cast(0, "INT4", "int4"));
         assert_eq!(value("CAST($1 AS public.mood)"), cast(0, "public.mood", "mood"));
         assert_eq!(value("-7"), literal(Literal::Integer(-7)));
+        assert_eq!(value("1.50"), literal(Literal::Decimal("1.50".into())));
+        assert_eq!(value("-0.5"), literal(Literal::Decimal("-0.5".into())));
         assert_eq!(value("true"), literal(Literal::Bool(true)));
         assert_eq!(value("'it''s'"), literal(Literal::Text("it's".into())));
         assert_eq!(value("null"), literal(Literal::Null));
@@ -750,8 +869,8 @@ mod tests {
             "now()",
             "$1 + 1",
             "(SELECT 1)",
-            "1.5",
             "1e3",
+            ".5",
             "99999999999999999999",
             "'a' || 'b'",
             "upper($1)",
@@ -936,11 +1055,71 @@ mod tests {
     }
 
     #[test]
+    fn the_isolation_level_may_be_set_in_several_ways() {
+        let fixed = Effects { session: true, fixes_snapshot: true, ..NOTHING };
+        for sql in [
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SET LOCAL transaction_isolation = 'serializable'",
+            "SELECT set_config('transaction_isolation', 'repeatable read', true)",
+        ] {
+            assert_eq!(effects(sql), fixed, "{sql}");
+        }
+        assert!(!effects("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").fixes_snapshot);
+        assert!(!effects("SELECT 'serializable'").fixes_snapshot);
+    }
+
+    #[test]
+    fn queries_take_the_snapshot_and_settings_do_not() {
+        for sql in ["SELECT 1", "UPDATE t SET a = 1", "WITH x AS (SELECT 1) SELECT 1", "VALUES (1)", "FETCH c"] {
+            assert!(work(sql).takes_snapshot, "{sql}");
+        }
+        for sql in ["SET a = 1", "SHOW a", "LOCK TABLE t", "LISTEN a", "SAVEPOINT a; RELEASE a"] {
+            assert!(!work(sql).takes_snapshot, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_may_fire_triggers_write() {
+        for sql in [
+            "UPDATE t SET a = 1",
+            "DELETE FROM t",
+            "WITH x AS (DELETE FROM t RETURNING a) SELECT 1",
+            "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+            "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1",
+            "SELECT 1; UPDATE t SET a = 1",
+        ] {
+            assert!(work(sql).writes, "{sql}");
+        }
+        assert!(!work("SELECT * FROM t").writes);
+        assert!(work("UPDATE t SET id = DEFAULT").sequences);
+    }
+
+    #[test]
+    fn what_a_statement_names_is_known_as_the_catalog_spells_it() {
+        let names = recognise("UPDATE App.\"Odd\" SET a = (SELECT B FROM v) WHERE a = 'text'").names;
+        assert_eq!(*names, ["Odd", "a", "app", "b", "from", "select", "set", "update", "v", "where"].map(String::from));
+        assert!(recognise("INSERT INTO t (a) VALUES ($1)").names.is_empty());
+    }
+
+    #[test]
+    fn a_prepared_statement_reads_sequences_when_it_is_executed() {
+        let prepare = effects("PREPARE p AS SELECT lastval()");
+        assert_eq!(prepare, Effects { prepares_reader: true, ..NOTHING });
+        assert_eq!(effects("PREPARE p AS SELECT my_function()"), NOTHING);
+        for sql in ["EXECUTE p", "EXPLAIN ANALYZE EXECUTE p", "SELECT 1; EXECUTE p"] {
+            assert!(work(sql).executes_prepared, "{sql}");
+        }
+        let block = effects("DO $$ BEGIN PERFORM lastval(); END $$");
+        assert!(block.reads_sequence_state && block.reads_last_value);
+    }
+
+    #[test]
     fn code_that_may_end_the_transaction_tangles_it() {
         assert_eq!(effects("SELECT 'unclosed"), Effects::ANY);
         // A block that the program began they cannot end.
         for sql in ["CALL p()", "DO $$ BEGIN COMMIT; END $$", "DISCARD ALL"] {
-            assert_eq!(effects(sql), Effects { tangles_transaction: false, ..Effects::ANY }, "{sql}");
+            assert_eq!(work(sql), Effects { tangles_transaction: false, ..Effects::ANY }, "{sql}");
         }
         let tangled = Effects { tangles_transaction: true, ..NOTHING };
         for sql in [
@@ -958,16 +1137,21 @@ mod tests {
 
     #[test]
     fn transactions_begin_in_several_ways() {
-        for (sql, reads) in [
-            ("BEGIN", false),
-            ("begin work;", false),
-            ("START TRANSACTION", false),
-            ("BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE", false),
-            ("BEGIN READ ONLY", true),
-            ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, DEFERRABLE", true),
+        for (sql, reads, fixes) in [
+            ("BEGIN", false, false),
+            ("begin work;", false, false),
+            ("START TRANSACTION", false, false),
+            ("BEGIN ISOLATION LEVEL READ COMMITTED", false, false),
+            ("BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE", false, true),
+            ("BEGIN READ ONLY", true, false),
+            ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, DEFERRABLE", true, true),
         ] {
-            let kind = recognise(sql).kind;
-            assert!(matches!(kind, Kind::Begin { read_only } if read_only == reads), "{sql}: {kind:?}");
+            match recognise(sql).kind {
+                Kind::Begin { read_only, fixes_snapshot } => {
+                    assert_eq!((read_only, fixes_snapshot), (reads, fixes), "{sql}");
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, Column, TypeKind};
 use crate::eligible::Reason;
-use crate::recognise::{Literal, TypeName};
+use crate::recognise::{Literal, TypeName, is_decimal};
 use crate::statement::oid;
 
 /// How a bound value turns into a stored one.
@@ -495,6 +495,8 @@ pub(crate) fn literal(literal: &Literal, column: &Column, catalog: &Catalog) -> 
     let bytes = match literal {
         Literal::Null => return Ok(None),
         Literal::Bool(value) if column.base_oid == oid::BOOL => vec![u8::from(*value)],
+        Literal::Integer(number) if !is_integer(column.base_oid) => number_bytes(&number.to_string(), column)?,
+        Literal::Decimal(number) => number_bytes(number, column)?,
         Literal::Integer(number) => {
             let (bytes, len) = id_bytes(*number, column).ok_or(Reason::Literal)?;
             bytes[..len].to_vec()
@@ -503,11 +505,83 @@ pub(crate) fn literal(literal: &Literal, column: &Column, catalog: &Catalog) -> 
             text.as_bytes().to_vec()
         }
         Literal::Text(text) if column.kind == TypeKind::Enum => text.as_bytes().to_vec(),
+        Literal::Text(text) => match (column.kind, column.base_oid) {
+            (TypeKind::Array(element), _) if text == "{}" => empty_array(element),
+            (TypeKind::Plain, oid::JSON) => text.as_bytes().to_vec(),
+            (TypeKind::Plain, oid::JSONB) => [&[1], text.as_bytes()].concat(),
+            (TypeKind::Plain, oid::UUID) => uuid(text).ok_or(Reason::Literal)?,
+            (TypeKind::Plain, oid::NUMERIC) => number_bytes(text, column)?,
+            _ => return Err(Reason::Literal),
+        },
         _ => return Err(Reason::Literal),
     };
     let rule = rule(column.type_oid, None, column)?;
     rule.apply(&bytes, column, catalog, true)?;
     Ok(Some(bytes))
+}
+
+/// Whether equal values of two types have keys that [`key_hash`] makes equal.
+pub(crate) fn same_bytes(one: u32, other: u32) -> bool {
+    let is_text = |oid| matches!(oid, oid::TEXT | oid::VARCHAR);
+    one == other || (is_integer(one) && is_integer(other)) || (is_text(one) && is_text(other))
+}
+
+fn is_integer(base_oid: u32) -> bool {
+    integer_len(base_oid).is_some()
+}
+
+/// A number as it is written, in the binary format of the column.
+fn number_bytes(number: &str, column: &Column) -> Result<Vec<u8>, Reason> {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let is_plain = is_decimal(digits) || (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    let bytes = match (column.kind, column.base_oid) {
+        _ if !is_plain => None,
+        (TypeKind::Plain, oid::NUMERIC) => numeric_bytes(number),
+        // Longer ones may be out of range.
+        _ if number.len() > 30 => None,
+        (TypeKind::Plain, oid::FLOAT8) => number.parse::<f64>().ok().map(|n| n.to_be_bytes().to_vec()),
+        (TypeKind::Plain, oid::FLOAT4) => number.parse::<f32>().ok().map(|n| n.to_be_bytes().to_vec()),
+        _ => None,
+    };
+    bytes.ok_or(Reason::Literal)
+}
+
+/// Postgres' binary form of a decimal number: groups of four digits around the point.
+fn numeric_bytes(number: &str) -> Option<Vec<u8>> {
+    let (sign, digits) = number.strip_prefix('-').map_or((0_u16, number), |digits| (0x4000, digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.trim_start_matches('0');
+    let padding = (4 - whole.len() % 4) % 4;
+    let mut text = format!("{}{whole}{fraction}", "0".repeat(padding));
+    text.push_str(&"0".repeat((4 - text.len() % 4) % 4));
+    let mut groups: Vec<u16> =
+        (0..text.len()).step_by(4).map(|at| text[at..at + 4].parse().ok()).collect::<Option<_>>()?;
+    let mut weight = i16::try_from(whole.len().div_ceil(4)).ok()? - 1;
+    while groups.last() == Some(&0) {
+        groups.pop();
+    }
+    let leading = groups.iter().take_while(|group| **group == 0).count();
+    groups.drain(..leading);
+    weight = if groups.is_empty() { 0 } else { weight - i16::try_from(leading).ok()? };
+    let sign = if groups.is_empty() { 0 } else { sign };
+    let words = [u16::try_from(groups.len()).ok()?, weight as u16, sign, u16::try_from(fraction.len()).ok()?];
+    Some(words.iter().chain(&groups).flat_map(|word| word.to_be_bytes()).collect())
+}
+
+fn empty_array(element: u32) -> Vec<u8> {
+    [0, 0, element].iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// The bytes of a UUID as Postgres prints it.
+fn uuid(text: &str) -> Option<Vec<u8>> {
+    let is_canonical = text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+    let digits = text.replace('-', "");
+    let pairs = (0..digits.len()).step_by(2);
+    is_canonical.then(|| pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect())?
 }
 
 /// A number by which equal values of the column can be told, whatever the width of the integer; `None` where equality
@@ -821,7 +895,19 @@ mod tests {
         assert_eq!(bytes(text("a"), "varchar(3)"), Ok(Some(b"a".to_vec())));
         assert_eq!(bytes(text("sad"), "mood"), Ok(Some(b"sad".to_vec())));
         assert_eq!(bytes(Literal::Integer(70_000), "int2"), Err(Reason::Literal));
-        assert_eq!(bytes(Literal::Integer(1), "numeric"), Err(Reason::Literal));
+        let decimal = |text: &str| Literal::Decimal(text.to_owned());
+        assert_eq!(bytes(Literal::Integer(1), "numeric"), Ok(Some(number(&[1], 0, 0, 0))));
+        assert_eq!(bytes(decimal("-1.50"), "numeric"), Ok(Some(number(&[1, 5000], 0, MINUS, 2))));
+        assert_eq!(bytes(decimal("120000.0"), "numeric"), Ok(Some(number(&[12], 1, 0, 1))));
+        assert_eq!(bytes(decimal("0.00001"), "numeric"), Ok(Some(number(&[1000], -2, 0, 5))));
+        assert_eq!(bytes(decimal("-0.00"), "numeric"), Ok(Some(number(&[], 0, 0, 2))));
+        assert_eq!(bytes(text("1e3"), "numeric"), Err(Reason::Literal));
+        assert_eq!(bytes(decimal("0.1"), "float8"), Ok(Some(0.1_f64.to_be_bytes().to_vec())));
+        assert_eq!(bytes(decimal("1.5"), "int4"), Err(Reason::Literal));
+        assert_eq!(bytes(text("{}"), "text[]"), Ok(Some([[0; 4], [0; 4], [0, 0, 0, 25]].concat())));
+        assert_eq!(bytes(text("{a}"), "text[]"), Err(Reason::Literal));
+        assert_eq!(bytes(text("{}"), "jsonb"), Ok(Some(b"\x01{}".to_vec())));
+        assert_eq!(bytes(text("0-0"), "uuid"), Err(Reason::Literal));
         assert_eq!(bytes(text("5"), "int4"), Err(Reason::Literal));
         assert_eq!(bytes(text("2020-01-01"), "date"), Err(Reason::Literal));
         assert_eq!(bytes(text("abcd"), "varchar(3)"), Err(Reason::ValueDoesNotFit));

@@ -135,6 +135,13 @@ impl Batch {
                 _ => Decision::Send(Reason::CatalogUnreadable),
             };
         }
+        let fixes_snapshot = self.transaction.fixes_snapshot || catalog.fixes_snapshot;
+        if fixes_snapshot && !self.transaction.snapshot_taken {
+            return Decision::Send(Reason::Snapshot);
+        }
+        if catalog.read_only {
+            return Decision::Send(Reason::ReadOnly);
+        }
         let plan = match self.plans.known(recognised, &catalog, &binds.types) {
             Some(plan) => plan,
             None => {
@@ -362,7 +369,7 @@ impl Batch {
             let known = |column| execution.known(row, column, made, clocks);
             for (at, foreign_key) in plan.table.foreign_keys.iter().enumerate() {
                 if let Some(key) = pending::key_hash(hasher, &plan.table, &foreign_key.columns, known) {
-                    waiting.refer(at, key);
+                    waiting.refer(at, key.filter(|_| foreign_key.is_comparable));
                 }
             }
             for &column in &plan.output {

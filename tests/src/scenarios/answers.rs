@@ -213,7 +213,8 @@ pub fn a_domain_is_answered_as_its_base_type<A: Adapter>() {
     both.waits("INSERT INTO t (c) VALUES ($1) RETURNING a, b, c", &[Value::numeric("3.1")]);
     both.is_sent(ValueDoesNotFit, "INSERT INTO t (a) VALUES ($1) RETURNING a", &[Value::text("abcd")]);
     both.is_sent(Null, "INSERT INTO t (c) VALUES (NULL) RETURNING c", &[]);
-    both.is_sent(Cast, "INSERT INTO t (d) VALUES ($1) RETURNING d", &[Value::int4(5)]);
+    both.waits("INSERT INTO t (d) VALUES ($1) RETURNING d", &[Value::int4(5)]);
+    both.waits("INSERT INTO t (a) VALUES ($1) RETURNING d, b", &[Value::text("abc")]);
     // The check of the domain is a constraint like others: it fails at the flush.
     let failure = same!(both, |conn| {
         conn.transaction(|conn| conn.rows("INSERT INTO t (a, c) VALUES ($1, 1) RETURNING a", &[Value::text("bad")]))
@@ -331,20 +332,39 @@ pub fn constant_defaults_are_answered<A: Adapter>() {
     both.waits("INSERT INTO t (x) VALUES ($1) RETURNING *", &[Value::int4(1)]);
     both.waits("INSERT INTO t (x, a, g) VALUES ($1, DEFAULT, DEFAULT), ($1, 8, 'x') RETURNING *", &[Value::int4(1)]);
     both.waits("INSERT INTO t DEFAULT VALUES RETURNING m, a", &[]);
+    for definition in [
+        "numeric DEFAULT 0",
+        "numeric DEFAULT '-12.50'",
+        "numeric(5,2) DEFAULT 1.5",
+        "numeric(12,4) DEFAULT -10000.0001",
+        "numeric DEFAULT 100000000",
+        "numeric DEFAULT 0.00001",
+        "double precision DEFAULT 0.1",
+        "double precision DEFAULT -3",
+        "real DEFAULT 0.1",
+        "jsonb NOT NULL DEFAULT '{}'",
+        "jsonb DEFAULT '{\"b\": 1, \"a\": [true,null]}'",
+        "json DEFAULT '[ ]'",
+        "text[] NOT NULL DEFAULT '{}'",
+        "int[] DEFAULT ARRAY[]::int[]",
+        "uuid DEFAULT '00000000-0000-0000-0000-0000000000aF'",
+    ] {
+        let mut both = Both::<A>::in_one(&format!("CREATE TABLE t (a int, d {definition})"));
+        both.waits(ANSWER, &[Value::int4(1)]);
+    }
 }
 
 /// §2.3: a default whose value only Postgres can tell waits where nobody asks for it.
 pub fn other_defaults_are_postgres_own_to_answer<A: Adapter>() {
     for definition in [
-        "numeric(5,2) DEFAULT 1.5",
-        "double precision DEFAULT 0.5",
-        "jsonb DEFAULT '{}'",
+        "numeric(5,2) DEFAULT 1.555",
+        "double precision DEFAULT '0.1'::real",
+        "jsonb DEFAULT '{\"a\": 1.50}'",
         "date DEFAULT '2020-01-01'",
         "int[] DEFAULT '{1,2}'",
         "text DEFAULT 'a' || 'b'",
         "int DEFAULT 2 + 3",
         "text DEFAULT current_setting('TimeZone')",
-        "uuid DEFAULT '00000000-0000-0000-0000-000000000001'",
         "interval DEFAULT '1 day'",
         "bytea DEFAULT '\\x00'",
     ] {
@@ -469,11 +489,31 @@ pub fn a_null_for_a_not_null_column_fails_at_once<A: Adapter>() {
 /// §2.3: literals whose stored form only Postgres knows.
 pub fn a_literal_that_needs_converting_is_sent<A: Adapter>() {
     column::<A>("timestamptz").is_sent(Literal, "INSERT INTO t (a) VALUES ('2020-02-03') RETURNING *", &[]);
-    column::<A>("numeric").is_sent(Literal, "INSERT INTO t (a) VALUES (1) RETURNING *", &[]);
+    column::<A>("int").is_sent(Literal, "INSERT INTO t (a) VALUES (1.5) RETURNING *", &[]);
+    column::<A>("double precision").is_sent(Literal, "INSERT INTO t (a) VALUES ('1.5') RETURNING *", &[]);
     column::<A>("bytea").is_sent(Literal, "INSERT INTO t (a) VALUES ('00') RETURNING *", &[]);
     // What a backslash means depends on a setting.
     column::<A>("text").is_sent(Expression, "INSERT INTO t (a) VALUES ('\\x00') RETURNING *", &[]);
     column::<A>("text").is_sent(Literal, "INSERT INTO t (a) VALUES (5) RETURNING *", &[]);
+}
+
+/// §2.3: literals whose stored form is as plain as they are.
+pub fn a_plain_literal_waits_whatever_its_type<A: Adapter>() {
+    for (type_sql, literals) in [
+        ("numeric", &["1", "-1.50", "0", "0.00", "'12.5'", "10000", "99990000.00010"][..]),
+        ("numeric(9,3)", &["1", "-1.5", "0.001"]),
+        ("double precision", &["1", "0.1", "-7.25"]),
+        ("real", &["1", "0.1"]),
+        ("jsonb", &["'{}'", "'[1, 2]'", "'\"a\"'"]),
+        ("json", &["'{ }'"]),
+        ("uuid", &["'A0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'"]),
+        ("text[]", &["'{}'"]),
+    ] {
+        let mut both = column::<A>(type_sql);
+        for literal in literals {
+            both.waits(&format!("INSERT INTO t (a) VALUES ({literal}) RETURNING *"), &[]);
+        }
+    }
 }
 
 /// §2.3: a count is the number of rows.

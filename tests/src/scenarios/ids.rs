@@ -264,6 +264,7 @@ pub fn ids_that_cannot_be_reserved_are_postgres_own<A: Adapter>() {
             "CREATE SEQUENCE q MAXVALUE 3 CYCLE; CREATE TABLE t (id int DEFAULT nextval('q'), name text)",
             Reason::SequenceCycles,
         ),
+        ("CREATE SEQUENCE q CACHE 5; CREATE TABLE t (id int DEFAULT nextval('q'), name text)", Reason::SequenceCaches),
         ("CREATE SEQUENCE q; CREATE TABLE t (id int DEFAULT nextval('q') * 10, name text)", Reason::SequenceExpression),
         (
             "CREATE SEQUENCE q; CREATE TABLE t (id text DEFAULT 'id-' || nextval('q'), name text)",
@@ -468,7 +469,11 @@ pub fn currval_and_lastval_never_lie<A: Adapter>() {
         })
         .unwrap();
     add_names(&mut world.conn, "users", 3).unwrap();
+    world.conn.script("PREPARE last_id AS SELECT lastval()").unwrap();
     for sql in [
+        "EXECUTE last_id",
+        "EXPLAIN ANALYZE EXECUTE last_id",
+        "DO $$ BEGIN PERFORM lastval(); END $$",
         "SELECT lastval()",
         "SELECT currval('users_id_seq')",
         "SELECT pg_catalog.currval('users_id_seq')",
@@ -564,6 +569,70 @@ pub fn an_id_block_is_no_larger_than_the_options_say<A: Adapter>() {
     });
     let ids: Vec<i64> = rows.unwrap().iter().map(|row| row[0].int()).collect();
     assert!(ids.len() == 25 && ids.is_sorted_by(|a, b| a < b) && ids[0] == 51, "{ids:?}");
+}
+
+/// §2.4: ids that a statement takes without saying so: by a trigger, a cascade, a view, a default.
+pub fn ids_never_fall_behind_those_that_other_statements_took<A: Adapter>() {
+    let schema = format!(
+        "{USERS}; CREATE FUNCTION add() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO users (name) SELECT 'by a trigger' FROM generate_series(1, 5000); RETURN NULL; END $$;
+         CREATE TABLE watched (id int PRIMARY KEY, n int);
+         CREATE TRIGGER t AFTER UPDATE ON watched FOR EACH STATEMENT EXECUTE FUNCTION add();
+         CREATE TABLE parents (id int PRIMARY KEY); CREATE TABLE children (parent int REFERENCES parents ON DELETE CASCADE);
+         CREATE TRIGGER t AFTER DELETE ON children FOR EACH STATEMENT EXECUTE FUNCTION add();
+         CREATE TABLE grown (n int REFERENCES parents ON UPDATE CASCADE);
+         CREATE VIEW taking AS SELECT max(nextval('users_id_seq')) FROM generate_series(1, 5000);
+         CREATE VIEW outer_taking AS SELECT * FROM taking;
+         CREATE FUNCTION take() RETURNS bigint LANGUAGE sql AS $$ SELECT max(nextval('users_id_seq')) FROM generate_series(1, 5000) $$;
+         CREATE VIEW calling AS SELECT take();
+         CREATE VIEW seen AS SELECT * FROM watched;
+         INSERT INTO watched VALUES (1, 1); INSERT INTO parents VALUES (1), (2), (3); INSERT INTO children VALUES (1), (2)"
+    );
+    for inside in [false, true] {
+        let mut world = World::<A>::new(&schema);
+        for sql in [
+            "UPDATE watched SET n = 2",
+            "UPDATE seen SET n = 3",
+            "WITH w AS (UPDATE watched SET n = 4 RETURNING 1) SELECT * FROM w",
+            "DELETE FROM parents WHERE id = 1",
+            "INSERT INTO watched (id, n) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET n = 5",
+            "SELECT * FROM taking",
+            "SELECT * FROM outer_taking",
+            "SELECT * FROM public.\"calling\"",
+            "UPDATE users SET id = DEFAULT WHERE name = 'name 1'",
+        ] {
+            let mut last = add_names(&mut world.conn, "users", 3).unwrap()[2];
+            if inside {
+                world.conn.begin().unwrap();
+                last = world.conn.insert_name("users", "x").unwrap();
+            }
+            world.conn.run(sql, &[]).unwrap();
+            let taken = world.conn.one("SELECT last_value FROM users_id_seq", &[]).unwrap().int();
+            let next = world.conn.insert_name("users", "y").unwrap();
+            if inside {
+                world.conn.commit().unwrap();
+            }
+            assert!(taken > last && next > taken, "{sql} (in a transaction: {inside}): {last}, {taken}, then {next}");
+        }
+    }
+}
+
+/// §2.4: a trigger that only sets columns of its row takes no ids, so that those in stock stay.
+pub fn a_trigger_that_keeps_updated_at_costs_no_ids<A: Adapter>() {
+    let mut world = World::<A>::new(&format!(
+        "{USERS}; CREATE TABLE posts (n int, updated_at timestamp);
+         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (NEW IS DISTINCT FROM OLD AND NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at) THEN
+                NEW.updated_at := current_timestamp; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER t BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION touch();
+         INSERT INTO posts VALUES (1)"
+    ));
+    add_names(&mut world.conn, "users", 3).unwrap();
+    let reserved = world.conn.stats().ids_reserved;
+    world.conn.run("UPDATE posts SET n = 2", &[]).unwrap();
+    add_names(&mut world.conn, "users", 3).unwrap();
+    assert_eq!(world.conn.stats().ids_reserved, reserved);
+    assert_eq!(world.count("SELECT count(*) FROM posts WHERE updated_at IS NOT NULL"), 1);
 }
 
 /// §2.4: what happens to the sequence elsewhere does not give an id twice.

@@ -203,10 +203,13 @@ pub fn ddl_on_the_connection_is_noticed<A: Adapter>() {
         "ALTER TABLE users ALTER id DROP DEFAULT, ALTER id SET DEFAULT nextval('users_id_seq') * 2",
         "ALTER TABLE users ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; SET ROLE pg_monitor",
         "DO $$ BEGIN CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f(); END $$",
+        "SELECT add_trigger()",
     ] {
         for inside in [false, true] {
             let schema = format!(
                 "{USERS}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'changed'; RETURN NEW; END $$;
+                 CREATE FUNCTION add_trigger() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+                    EXECUTE 'CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()'; END $$;
                  GRANT ALL ON users TO pg_monitor; GRANT ALL ON users_id_seq TO pg_monitor; CREATE POLICY p ON users USING (true)"
             );
             let mut world = World::<A>::new(&schema);
@@ -298,6 +301,96 @@ pub fn ddl_on_another_of_our_connections_is_noticed<A: Adapter>() {
         assert_eq!(deferred::<A>(&mut other, "users", 3), 0, "{ddl}");
         assert_eq!(world.count("SELECT count(*) FROM users WHERE name = 'changed'"), 3);
     }
+}
+
+/// DDL in a script that begins a transaction is noticed at its COMMIT, however that comes.
+pub fn ddl_in_a_transaction_that_a_script_began_is_noticed_at_its_end<A: Adapter>() {
+    let mut world = World::<A>::new(&format!(
+        "{USERS}; {NOTES}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'changed'; RETURN NEW; END $$"
+    ));
+    let mut other = A::Batched::connect(world.proxy.url()).unwrap();
+    deferred::<A>(&mut other, "users", 3);
+    let script = "BEGIN; CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()";
+    world.conn.script(script).unwrap();
+    other.transaction(|conn| conn.run(ADD_NOTE, &note("a"))).unwrap();
+    world.conn.script("COMMIT").unwrap();
+    assert_eq!(deferred::<A>(&mut other, "users", 3), 0);
+    assert_eq!(world.count("SELECT count(*) FROM users WHERE name = 'changed'"), 3);
+}
+
+/// §1: a transaction that sees one snapshot sees that of its first statement, not that of the flush.
+pub fn a_transaction_with_one_snapshot_takes_it_at_its_first_insert<A: Adapter>() {
+    let begin = |conn: &mut A::Batched, level: &str| match level {
+        // By the database's own setting.
+        "" => conn.begin(),
+        level if level.starts_with("BEGIN") => conn.script(level),
+        set => conn.begin().and_then(|()| conn.script(set)),
+    };
+    for level in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "SET LOCAL transaction_isolation = 'serializable'",
+        "",
+    ] {
+        let mut world = World::<A>::new(&format!("{USERS}; {NOTES}"));
+        if level.is_empty() {
+            let name = world.seen("SELECT current_database()")[0][0].clone().unwrap();
+            world.seen(&format!("ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"));
+            world.conn = A::Batched::connect(world.proxy.url()).unwrap();
+            world.conn.enable(BatchOptions::new()).unwrap();
+        }
+        for round in 0..3 {
+            let table = if round == 1 { "users" } else { "notes" };
+            begin(&mut world.conn, level).unwrap();
+            let before = world.count("SELECT count(*) FROM notes");
+            for _ in 0..3 {
+                match table {
+                    "users" => drop(world.conn.insert_name("users", "mine").unwrap()),
+                    _ => drop(world.conn.run(ADD_NOTE, &note("mine")).unwrap()),
+                }
+            }
+            world.seen("INSERT INTO notes VALUES ('theirs')");
+            let seen = world.conn.one("SELECT count(*) FROM notes", &[]).unwrap().int();
+            match level.starts_with("BEGIN") {
+                true => world.conn.script("COMMIT").unwrap(),
+                false => world.conn.commit().unwrap(),
+            }
+            let mine = if table == "notes" { 3 } else { 0 };
+            assert_eq!(seen, before + mine, "{level}, {table}: the row of a later transaction shows");
+        }
+        let stats = world.conn.stats();
+        assert_eq!(stats.inserts_sent[&Reason::Snapshot], 3, "{level}");
+        assert!(stats.inserts_deferred >= 4, "{level}: {stats}");
+    }
+}
+
+/// A catalog that was read under an old snapshot is not handed to others.
+pub fn a_catalog_of_an_old_snapshot_is_its_transactions_own<A: Adapter>() {
+    let mut world = World::<A>::with(&format!("{USERS}; {NOTES}"), BatchOptions::new());
+    let mut other = A::Batched::connect(world.proxy.url()).unwrap();
+    world.conn.script("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    world.conn.one("SELECT 1", &[]).unwrap();
+    world.seen("CREATE TABLE late (id serial PRIMARY KEY, name text)");
+    // The transaction does not know the table, and looks for it.
+    assert!(world.conn.insert_name("late", "x").is_ok());
+    world.conn.insert_name("users", "x").unwrap();
+    world.conn.script("COMMIT").unwrap();
+    assert_eq!(deferred::<A>(&mut other, "late", 3), 2);
+    assert_eq!(deferred::<A>(&mut world.conn, "late", 3), 3);
+}
+
+/// A database whose transactions are read-only says so at once.
+pub fn a_read_only_default_fails_where_it_did<A: Adapter>() {
+    let mut world = World::<A>::new(NOTES);
+    let name = world.seen("SELECT current_database()")[0][0].clone().unwrap();
+    world.seen(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on"));
+    world.conn = A::Batched::connect(world.proxy.url()).unwrap();
+    world.conn.enable(BatchOptions::new()).unwrap();
+    world.conn.begin().unwrap();
+    let failure = world.conn.run(ADD_NOTE, &note("a")).unwrap_err();
+    assert!(failure.message.contains("read-only transaction"), "{failure}");
+    world.conn.rollback().unwrap();
 }
 
 /// `SET search_path`: tables of one name in two schemas never mix.

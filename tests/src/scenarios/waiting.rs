@@ -140,7 +140,7 @@ pub fn each_other_form_of_an_insert_is_sent_at_once<A: Adapter>() {
     both.is_sent(Expression, "INSERT INTO t (a) VALUES (CASE WHEN true THEN 1 END) RETURNING a", &[]);
     both.is_sent(Expression, "INSERT INTO t (\"B\") VALUES (current_user) RETURNING a", &[]);
     both.is_sent(Literal, "INSERT INTO t (a) VALUES ('12') RETURNING a", &[]);
-    both.is_sent(Expression, "INSERT INTO t (a) VALUES (1.5) RETURNING a", &[]);
+    both.is_sent(Expression, "INSERT INTO t (a) VALUES (1e3) RETURNING a", &[]);
     both.is_sent(Expression, "INSERT INTO t (\"B\") VALUES (E'a\\tb') RETURNING \"B\"", &[]);
     both.is_sent(Form, "INSERT INTO t (a) SELECT 1 RETURNING a", &[]);
     both.is_sent(Form, "INSERT INTO t (a) SELECT 1 WHERE 1 = 0 RETURNING a", &[]);
