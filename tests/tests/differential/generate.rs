@@ -82,7 +82,7 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
     let options =
         (prop_oneof![1 => Just(1_usize), 1 => Just(2), 1 => Just(5), 4 => Just(10_000)], prop::bool::weighted(0.2))
             .prop_map(|(max_rows, merge)| Options { max_rows, merge });
-    let block = (vec(op(), 1..14), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
+    let block = (vec(op(), 1..18), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
     let outside = prop_oneof![insert().prop_map(Op::Insert), select()];
     (options, vec(prop_oneof![5 => block, 1 => outside], 1..5)).prop_map(|(options, ops)| Program { options, ops })
 }
