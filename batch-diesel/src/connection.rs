@@ -73,7 +73,9 @@ impl PgConnection {
     /// Runs `f` on Diesel's own connection, for code that cannot take another, such as
     /// [`diesel::copy_to`]`(…).load(conn)`.
     ///
-    /// Rows that wait are sent before. What `f` does is not seen: it must leave transactions as it found them.
+    /// Rows that wait are sent before. What `f` does is not seen: it must leave transactions as it found them. Read the
+    /// rows of a COPY to their end: Diesel's own connection refuses statements ("another command is already in progress")
+    /// until then.
     ///
     /// # Errors
     ///

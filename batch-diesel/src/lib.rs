@@ -37,7 +37,7 @@
 //! conn.transaction(|conn| {            BEGIN
 //!   insert_into(posts)…get_result(conn)  (waits; its id was reserved before)
 //!   insert_into(tags)….execute(conn)     (waits)
-//!   posts.load(conn)                   WITH s0 AS (INSERT INTO posts …), s1 AS (INSERT INTO tags …) SELECT
+//!   posts.load(conn)                   WITH s0 AS (INSERT INTO tags …), s1 AS (INSERT INTO posts …) SELECT
 //!                                      SELECT … FROM posts
 //!   insert_into(tags)….execute(conn)     (waits)
 //! })                                   INSERT INTO tags …
