@@ -11,26 +11,26 @@ use super::{USERS, User, WITHOUT_IDS, error_text, like_plain, users};
 
 #[test]
 fn inserts_wait_in_a_built_transaction() {
-    let (ids, world) = like_plain!(USERS, |conn| {
-        let insert = || insert_into(users::table).values(users::name.eq("x")).returning(users::id);
-        let mut ids: Vec<i32> = Vec::new();
+    let (names, world) = like_plain!(WITHOUT_IDS, |conn| {
+        let mut names: Vec<String> = Vec::new();
+        let insert = |conn: &mut _, name: &str| {
+            let insert = || insert_into(users::table).values(users::name.eq(name)).returning(users::name);
+            Ok::<[String; 2], Error>([insert().get_result(conn)?, insert().get_result(conn)?])
+        };
         for _ in 0..3 {
-            ids.push(conn.build_transaction().serializable().run(|conn| insert().get_result(conn)).unwrap());
-            ids.push(
-                conn.build_transaction().repeatable_read().read_write().run(|conn| insert().get_result(conn)).unwrap(),
-            );
-            ids.push(
-                conn.build_transaction()
-                    .read_committed()
-                    .not_deferrable()
-                    .run(|conn| insert().get_result(conn))
-                    .unwrap(),
+            names.extend(conn.build_transaction().serializable().run(|conn| insert(conn, "s")).unwrap());
+            names
+                .extend(conn.build_transaction().repeatable_read().read_write().run(|conn| insert(conn, "r")).unwrap());
+            names.extend(
+                conn.build_transaction().read_committed().not_deferrable().run(|conn| insert(conn, "c")).unwrap(),
             );
         }
-        ids
+        names
     });
-    assert_eq!(ids, (1..=9).collect::<Vec<_>>());
-    assert_eq!(world.conn.stats().inserts_deferred, 8);
+    assert_eq!(names.concat(), "ssrrccssrrccssrrcc");
+    let stats = world.conn.stats();
+    // The first insert takes the snapshot where there is one for the whole transaction.
+    assert_eq!((stats.inserts_deferred, stats.inserts_sent[&Reason::Snapshot]), (12, 6), "{stats}");
 }
 
 #[test]
