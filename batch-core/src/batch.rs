@@ -54,6 +54,7 @@ pub enum Step {
 pub struct Batch {
     database: Arc<Database>,
     login: String,
+    built_in_types_only: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -106,6 +107,10 @@ struct Transaction {
     sequences_changed: bool,
     fixes_snapshot: bool,
     snapshot_taken: bool,
+    /// A statement of the engine was cancelled, and rows with it.
+    is_lost: bool,
+    /// A statement of the program was cancelled: it may have done anything.
+    is_uncertain: bool,
     /// The session's catalog shows what only this transaction sees.
     catalog_is_its_own: bool,
     clocks: Option<Clocks>,
@@ -173,10 +178,89 @@ impl Batch {
     /// called on any connection to that database.
     pub fn new(url: &str) -> Self {
         let (database, login) = Database::at(url);
+        Self::of(database, login)
+    }
+
+    /// What the transactions of one pool have in common, for drivers that hand out another connection for each
+    /// transaction and for each statement outside of one. `pool` tells this pool from others to the same database, whose
+    /// connections may have other settings.
+    ///
+    /// [`Batch::transaction`] makes the batching of a transaction, which [`Batch::absorb`] takes back at its end;
+    /// [`Batch::ran_outside`] is told of every statement outside of transactions.
+    pub fn of_pool(url: &str, pool: &str) -> Self {
+        let (database, login) = Database::at(url);
+        Self::of(database, format!("{login} {pool}"))
+    }
+
+    /// Answers are only given of built-in types, whose oids are the same in every database.
+    #[must_use]
+    pub fn built_in_types_only(mut self) -> Self {
+        self.built_in_types_only = true;
+        self
+    }
+
+    /// The batching of a transaction that is about to begin on a connection of the pool.
+    #[must_use]
+    pub fn transaction(&self) -> Self {
+        let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
+        batch.built_in_types_only = self.built_in_types_only;
+        // Who knows on which of the pool's connections they were changed.
+        batch.session.unsettled = self.session.was_unsettled.then_some(0);
+        batch.session.prepared_reader = self.session.prepared_reader;
+        batch.used_reserved_ids = self.used_reserved_ids;
+        batch.lost_last_value = self.lost_last_value;
+        batch
+    }
+
+    /// A transaction of the pool has ended.
+    pub fn absorb(&mut self, ended: &Self) {
+        self.stats += &ended.stats;
+        self.session.was_unsettled |= ended.session.was_unsettled;
+        self.session.prepared_reader |= ended.session.prepared_reader;
+        self.used_reserved_ids |= ended.used_reserved_ids;
+        self.lost_last_value |= ended.lost_last_value;
+    }
+
+    /// A statement ran on a connection of the pool outside of transactions.
+    pub fn ran_outside(&mut self, recognised: &Arc<Recognised>, ok: bool) {
+        let table = match &recognised.kind {
+            Kind::Insert(insert) => Some(Some(&insert.table)),
+            Kind::UnfitInsert { table, .. } => Some(table.as_ref()),
+            // One connection or another may have a transaction that a script began.
+            Kind::Other(_) | Kind::Commit | Kind::Rollback => None,
+            _ => return,
+        };
+        if let Some(table) = table {
+            self.stats.inserts_seen += 1;
+            self.note_sent(&table.map_or_else(|| "?".to_owned(), ToString::to_string), Reason::NotInTransaction);
+        }
+        self.sending = Some(Arc::clone(recognised));
+        self.sent(ok);
+    }
+
+    /// The adapter was dropped in the middle of a step (DESIGN.md §2.8): nobody knows how the statement ended that was
+    /// under way. If it was the engine's own, rows may be lost, and the transaction can only be rolled back.
+    pub fn cancelled(&mut self) {
+        if self.running.take().is_some() || !self.outbox.is_empty() {
+            self.transaction.is_lost = self.transaction.open;
+            self.discard_pending();
+            self.outbox.clear();
+        }
+        if self.sending.take().is_some() {
+            self.apply(Effects { tangles_transaction: false, ..Effects::ANY });
+            self.transaction.is_uncertain = self.transaction.open;
+        }
+        self.offer = None;
+        self.raising = false;
+        self.flush_span = None;
+    }
+
+    fn of(database: Arc<Database>, login: String) -> Self {
         Self {
             options: database.options(),
             database,
             login,
+            built_in_types_only: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -415,6 +499,9 @@ impl Batch {
         let reads_last = effects.reads_last_value || executes_reader;
         if reads_state && self.used_reserved_ids || reads_last && self.loses_last_value() {
             return Some(Step::Refuse(Error::sequence_state()));
+        }
+        if self.transaction.is_lost && !matches!(recognised.kind, Kind::Rollback) {
+            return Some(Step::Refuse(Error::cancelled()));
         }
         let done = Some(Step::Answer(Answer::default()));
         match &recognised.kind {

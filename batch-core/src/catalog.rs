@@ -26,7 +26,9 @@ pub(crate) const IDENTITY_SQL: &str = "current_schemas(true)::text || ' as ' || 
 
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
-    Query::new(Purpose::Ask, QUERY.replace("{identity}", IDENTITY_SQL))
+    let mut query = Query::new(Purpose::Ask, QUERY.replace("{identity}", IDENTITY_SQL));
+    query.simple_sql = Some(query.sql.clone());
+    query
 }
 
 // Partitions count with their root: a row goes into one of them.

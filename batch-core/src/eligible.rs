@@ -84,6 +84,8 @@ pub enum Reason {
     NoIds,
     /// Larger than the whole budget.
     LargerThanBudget,
+    /// A statement of the transaction was cancelled, and nobody knows what it did.
+    Cancelled,
 }
 
 impl Reason {
@@ -138,6 +140,7 @@ impl fmt::Display for Reason {
             Self::Snapshot => "the first insert takes the transaction's snapshot",
             Self::NoIds => "no ids could be reserved from the sequence",
             Self::LargerThanBudget => "larger than the budget",
+            Self::Cancelled => "a statement of the transaction was cancelled",
         })
     }
 }

@@ -11,6 +11,7 @@ enum Kind {
     Catalog(String),
     NotSupported(String),
     SequenceState,
+    Cancelled,
 }
 
 impl Error {
@@ -20,6 +21,10 @@ impl Error {
 
     pub(crate) fn not_supported(product: &str) -> Self {
         Self(Kind::NotSupported(product.to_owned()))
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self(Kind::Cancelled)
     }
 
     pub(crate) fn sequence_state() -> Self {
@@ -34,6 +39,10 @@ impl fmt::Display for Error {
             Kind::NotSupported(product) => {
                 write!(f, "batched writes need PostgreSQL 13 or later, but this server is {product:?}")
             }
+            Kind::Cancelled => f.write_str(
+                "a future of this transaction was dropped while batched rows were being sent: whether they are in is not \
+                 known, so the transaction can only be rolled back",
+            ),
             Kind::SequenceState => f.write_str(
                 "currval() and lastval() do not know the ids that batched writes gave out on this connection; \
                  use the id that the INSERT returned, or leave the table out of batching with BatchOptions::exclude",

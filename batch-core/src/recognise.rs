@@ -304,7 +304,9 @@ fn one(tokens: &[Token]) -> Kind {
         "set" | "reset" => {
             let read_only = says(tokens, "read", "only");
             let fixes_snapshot = fixes_snapshot(tokens);
-            Kind::Other(Effects { session: true, read_only, fixes_snapshot, ..Effects::default() })
+            // `SET TRANSACTION` is about this transaction alone.
+            let session = second != "transaction";
+            Kind::Other(Effects { session, read_only, fixes_snapshot, ..Effects::default() })
         }
         "truncate" | "copy" => Kind::Other(Effects { sequences: true, ..Effects::default() }),
         // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
@@ -1051,14 +1053,15 @@ mod tests {
         for sql in ["SET search_path = a", "SET LOCAL ROLE me", "RESET ALL", "SET SESSION AUTHORIZATION me"] {
             assert_eq!(effects(sql), session, "{sql}");
         }
-        assert_eq!(effects("SET TRANSACTION READ ONLY"), Effects { read_only: true, ..session });
+        assert_eq!(effects("SET TRANSACTION READ ONLY"), Effects { read_only: true, ..NOTHING });
     }
 
     #[test]
     fn the_isolation_level_may_be_set_in_several_ways() {
-        let fixed = Effects { session: true, fixes_snapshot: true, ..NOTHING };
+        let of_transaction = Effects { fixes_snapshot: true, ..NOTHING };
+        assert_eq!(effects("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"), of_transaction);
+        let fixed = Effects { session: true, ..of_transaction };
         for sql in [
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
             "SET LOCAL transaction_isolation = 'serializable'",
             "SELECT set_config('transaction_isolation', 'repeatable read', true)",

@@ -44,6 +44,10 @@ SELECT 'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
     )))::int4)
 ) taken GROUP BY taken.seq";
     let mut query = Query::new(Purpose::Ask, sql.replace("{identity}", IDENTITY_SQL));
+    let list = |numbers: Vec<String>| format!("'{{{}}}'", numbers.join(","));
+    let sequence_list = list(requests.iter().map(|(sequence, _)| sequence.to_string()).collect());
+    let count_list = list(requests.iter().map(|(_, count)| count.to_string()).collect());
+    query.simple_sql = Some(query.sql.replace("$1", &sequence_list).replace("$2", &count_list));
     let sequences = integer_array(oid::OID, requests.iter().map(|(sequence, _)| *sequence));
     let counts = integer_array(oid::INT4, requests.iter().map(|(_, count)| *count));
     query.params = vec![
@@ -86,6 +90,13 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_simple_form_has_the_same_numbers_in_its_text() {
+        let query = query(&[(7, 64), (8, 1)]);
+        let simple = query.simple_sql.unwrap();
+        assert!(simple.contains("unnest('{7,8}'::oid[], '{64,1}'::int4[])") && !simple.contains('$'), "{simple}");
+    }
 
     #[test]
     fn a_reservation_is_read_from_its_rows() {

@@ -14,11 +14,14 @@ pub struct Query {
     pub cacheable: bool,
     /// What it is for.
     pub purpose: Purpose,
+    /// The same statement without parameters, where there is one: for drivers that need fewer round trips for a simple
+    /// query than for preparing a statement.
+    pub simple_sql: Option<String>,
 }
 
 impl Query {
     pub(crate) fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose }
+        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose, simple_sql: None }
     }
 }
 
@@ -53,6 +56,54 @@ pub struct BindType {
     /// `pg_type.typarray`, or 0 where there is none or it is not known.
     pub array_oid: u32,
 }
+
+impl BindType {
+    /// A type that is the same in every database; `None` for any other. Its array type is 0 where it has none.
+    pub fn built_in(oid: u32) -> Option<Self> {
+        let array_oid = match oid {
+            oid::BOOL => oid::BOOL_ARRAY,
+            oid::BYTEA => 1001,
+            18 => 1002,
+            oid::NAME => 1003,
+            oid::INT8 => oid::INT8_ARRAY,
+            oid::INT2 => 1005,
+            oid::INT4 => oid::INT4_ARRAY,
+            oid::TEXT => 1009,
+            oid::OID => oid::OID_ARRAY,
+            oid::JSON => 199,
+            oid::CIDR => 651,
+            oid::FLOAT4 => 1021,
+            oid::FLOAT8 => 1022,
+            oid::MACADDR8 => 775,
+            oid::MACADDR => 1040,
+            oid::INET => 1041,
+            oid::BPCHAR => 1014,
+            oid::VARCHAR => 1015,
+            oid::DATE => 1182,
+            oid::TIME => 1183,
+            oid::TIMESTAMP => 1115,
+            oid::TIMESTAMPTZ => 1185,
+            oid::INTERVAL => 1187,
+            oid::TIMETZ => 1270,
+            oid::NUMERIC => 1231,
+            oid::UUID => oid::UUID_ARRAY,
+            oid::JSONB => 3807,
+            // Arrays and all others.
+            1..FIRST_OWN_OID => 0,
+            _ => return None,
+        };
+        Some(Self { oid, array_oid })
+    }
+
+    /// The array type of a built-in type, for a bind that is such an array.
+    pub fn array_of(element: u32) -> Option<Self> {
+        let array = Self::built_in(element)?.array_oid;
+        (array != 0).then_some(Self { oid: array, array_oid: 0 })
+    }
+}
+
+/// From here on oids are a database's own (`FirstNormalObjectId`).
+pub(crate) const FIRST_OWN_OID: u32 = 16_384;
 
 /// The bind parameters of one statement, in Postgres' binary format.
 #[derive(Clone, Debug, Default)]

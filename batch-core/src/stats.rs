@@ -32,6 +32,37 @@ pub struct Stats {
     pub catalog_reads: u64,
 }
 
+impl std::ops::AddAssign<&Self> for Stats {
+    /// Adds the counters of another connection to the same database.
+    fn add_assign(&mut self, other: &Self) {
+        let Self {
+            inserts_seen,
+            inserts_deferred,
+            inserts_sent,
+            flushes,
+            flush_statements,
+            rows_flushed,
+            rows_discarded,
+            ids_reserved,
+            ids_unused: _,
+            catalog_reads,
+        } = other;
+        self.inserts_seen += inserts_seen;
+        self.inserts_deferred += inserts_deferred;
+        for (reason, count) in inserts_sent {
+            *self.inserts_sent.entry(*reason).or_default() += count;
+        }
+        for (cause, count) in flushes {
+            *self.flushes.entry(*cause).or_default() += count;
+        }
+        self.flush_statements += flush_statements;
+        self.rows_flushed += rows_flushed;
+        self.rows_discarded += rows_discarded;
+        self.ids_reserved += ids_reserved;
+        self.catalog_reads += catalog_reads;
+    }
+}
+
 /// Why pending rows went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

@@ -15,12 +15,20 @@ pub trait Adapter: 'static {
     type Batched: Session + Batching;
     /// Its name, for messages.
     const NAME: &'static str;
+    /// A session is a pool: a BEGIN in a script begins no transaction that the program could use, each pool has settings
+    /// and a catalog of its own, and a connection that is lost is replaced.
+    const POOLED: bool;
+    /// Whether an INSERT may be answered with types of the database's own.
+    const ANSWERS_OWN_TYPES: bool;
 }
 
 /// What a program does on a connection, by means of the ORM.
 pub trait Session: Sized {
     /// Connects.
     fn connect(url: &str) -> Outcome<Self>;
+
+    /// Whether the ORM can bind such a value.
+    fn can_bind(value: &Value) -> bool;
 
     /// Runs a statement for its count.
     fn run(&mut self, sql: &str, binds: &[Value]) -> Outcome<usize>;

@@ -23,6 +23,8 @@ impl Adapter for Diesel {
     type Plain = diesel::PgConnection;
     type Batched = batch_diesel::PgConnection;
     const NAME: &'static str = "diesel";
+    const POOLED: bool = false;
+    const ANSWERS_OWN_TYPES: bool = true;
 }
 
 /// A statement with its binds as they are, as Diesel's query builder would make it.
@@ -90,6 +92,10 @@ where
             message: error.to_string(),
             ..Failure::default()
         })
+    }
+
+    fn can_bind(_: &Value) -> bool {
+        true
     }
 
     fn run(&mut self, sql: &str, binds: &[Value]) -> Outcome<usize> {

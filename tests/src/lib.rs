@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod diesel_adapter;
 pub mod scenarios;
+pub mod seaorm_adapter;
 pub mod value;
 
 pub use adapter::{Adapter, Batching, Failure, Outcome, Session, World};

@@ -26,7 +26,31 @@ macro_rules! with_diesel {
     };
 }
 
+macro_rules! with_seaorm {
+    ($($module:ident :: $name:ident,)*) => {
+        mod seaorm_scenarios {
+            use batch_tests::scenarios;
+            use batch_tests::seaorm_adapter::{NOT_PORTABLE, SeaOrm};
+
+            #[test]
+            fn programs_cannot_tell_the_difference() {
+                crate::differential::programs_cannot_tell_the_difference::<SeaOrm>();
+            }
+
+            $(#[test]
+            fn $name() {
+                if NOT_PORTABLE.contains(&stringify!($name)) {
+                    eprintln!("SeaORM cannot bind what this scenario binds");
+                    return;
+                }
+                scenarios::$module::$name::<SeaOrm>();
+            })*
+        }
+    };
+}
+
 batch_tests::for_each_scenario!(with_diesel);
+batch_tests::for_each_scenario!(with_seaorm);
 
 #[test]
 fn every_scenario_is_listed() {

@@ -7,11 +7,12 @@ use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
 use crate::catalog::{Catalog, Clock, Default as ColumnDefault};
 use crate::eligible::{Checked, Constant, ID, Plan, Reason};
+use crate::error::Error;
 use crate::ids::Need;
 use crate::pending::{self, Known};
 use crate::recognise::{Insert, Kind, Recognised};
 use crate::reserve::Clocks;
-use crate::statement::{BindType, Binds, oid};
+use crate::statement::{BindType, Binds, FIRST_OWN_OID, oid};
 use crate::stats::FlushCause;
 use crate::stored::{self, Stored};
 
@@ -24,6 +25,7 @@ enum Decision {
     /// Ask whether the session's settings are still the same.
     Settle,
     ReadCatalog,
+    Refuse(Error),
 }
 
 /// Parameters of one statement are counted in 16 bits.
@@ -99,6 +101,7 @@ impl Batch {
                 Some(self.reserve(&likely))
             }
             Decision::ReadCatalog => Some(self.read_catalog()),
+            Decision::Refuse(error) => return Some(Step::Refuse(error)),
         };
         self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
         step
@@ -120,6 +123,12 @@ impl Batch {
         }
         if self.transaction.read_only {
             return Decision::Send(Reason::ReadOnly);
+        }
+        if self.transaction.is_lost {
+            return Decision::Refuse(Error::cancelled());
+        }
+        if self.transaction.is_uncertain {
+            return Decision::Send(Reason::Cancelled);
         }
         if self.is_unreadable() {
             return Decision::Send(Reason::CatalogUnreadable);
@@ -154,6 +163,9 @@ impl Batch {
             Ok(plan) => plan,
             Err(reason) => return Decision::Send(reason),
         };
+        if self.built_in_types_only && plan.fields.iter().any(|field| field.type_oid >= FIRST_OWN_OID) {
+            return Decision::Send(Reason::AnswerUnknown);
+        }
         let mut checked = std::mem::take(&mut self.scratch.checked);
         let decision = match plan.check(insert, binds, &mut checked) {
             Err(reason) => Decision::Send(reason),

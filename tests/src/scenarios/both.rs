@@ -58,17 +58,26 @@ impl<A: Adapter> Both<A> {
     /// Checks that an INSERT into table `t` waits and is answered as Postgres would.
     #[track_caller]
     pub(crate) fn waits(&mut self, sql: &str, binds: &[Value]) {
+        if !binds.iter().all(A::Plain::can_bind) {
+            return;
+        }
         let before = self.world.conn.stats();
         let seen = self.same_answers(sql, binds);
         let after = self.world.conn.stats();
         assert!(seen.is_ok(), "{sql}: {seen:?}");
         let deferred = after.inserts_deferred - before.inserts_deferred;
-        assert_eq!(deferred, TIMES as u64, "{sql} {binds:?} was sent at once: {:?}", after.inserts_sent);
+        let has_own_type =
+            seen.is_ok_and(|(answers, _)| answers.iter().flatten().flatten().any(|c| c.oid >= FIRST_OWN_OID));
+        let waiting = if has_own_type && !A::ANSWERS_OWN_TYPES { 0 } else { TIMES as u64 };
+        assert_eq!(deferred, waiting, "{sql} {binds:?} was sent at once: {:?}", after.inserts_sent);
     }
 
     /// Checks that an INSERT into table `t` is sent at once for this reason, and with it the answer is Postgres' own.
     #[track_caller]
     pub(crate) fn is_sent(&mut self, reason: Reason, sql: &str, binds: &[Value]) {
+        if !binds.iter().all(A::Plain::can_bind) {
+            return;
+        }
         let before = self.world.conn.stats();
         let seen = self.same_answers(sql, binds);
         let after = self.world.conn.stats();

@@ -36,6 +36,9 @@ pub fn a_failing_constraint_has_all_that_postgres_says<A: Adapter>() {
         ("ExclusionViolation", "INSERT INTO posts (during) VALUES ($1), ($1)", vec![Value::int4range(1, 5)]),
         ("CheckViolation", "INSERT INTO domains (a) VALUES ($1)", vec![Value::int4(10)]),
     ] {
+        if !binds.iter().all(A::Plain::can_bind) {
+            continue;
+        }
         let mut both = Both::<A>::new(&schema);
         let failure = same!(both, |conn| {
             conn.transaction(|conn| {

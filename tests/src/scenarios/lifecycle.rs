@@ -53,9 +53,9 @@ pub fn a_panic_in_a_transaction_sends_nothing<A: Adapter>() {
         }));
         (panicked.is_err(), conn.is_broken())
     });
-    assert_eq!(outcome, (true, true));
-    assert_eq!(both.world.wire(), ["BEGIN"]);
+    assert_eq!(outcome, (true, !A::POOLED));
     drop(both.world.conn);
+    assert_eq!(both.world.proxy.trace().iter().filter(|sql| sql.contains("INSERT")).count(), 0);
     assert_eq!(both.world.database.query("SELECT text FROM notes").len(), 0);
 }
 
@@ -333,6 +333,9 @@ pub fn a_transaction_with_one_snapshot_takes_it_at_its_first_insert<A: Adapter>(
         "SET LOCAL transaction_isolation = 'serializable'",
         "",
     ] {
+        if A::POOLED && level.starts_with("BEGIN") {
+            continue;
+        }
         let mut world = World::<A>::new(&format!("{USERS}; {NOTES}"));
         if level.is_empty() {
             let name = world.seen("SELECT current_database()")[0][0].clone().unwrap();
@@ -373,12 +376,13 @@ pub fn a_catalog_of_an_old_snapshot_is_its_transactions_own<A: Adapter>() {
         "{USERS}; {NOTES}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'changed'; RETURN NEW; END $$"
     ));
     let mut other = A::Batched::connect(world.proxy.url()).unwrap();
-    world.conn.script("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+    world.conn.begin().unwrap();
+    world.conn.script("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").unwrap();
     world.conn.one("SELECT 1", &[]).unwrap();
     other.script("CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()").unwrap();
     // Here the catalog is read again, but the trigger does not show.
     world.conn.run(ADD_NOTE, &note("a")).unwrap();
-    world.conn.script("COMMIT").unwrap();
+    world.conn.commit().unwrap();
     assert_eq!(deferred::<A>(&mut other, "users", 3), 0);
     assert_eq!(deferred::<A>(&mut world.conn, "users", 3), 0);
     assert_eq!(world.count("SELECT count(*) FROM users WHERE name = 'changed'"), 6);
@@ -561,7 +565,7 @@ pub fn a_fresh_catalog_is_not_read_again<A: Adapter>() {
     }
     let mut other = A::Batched::connect(world.proxy.url()).unwrap();
     deferred::<A>(&mut other, "users", 3);
-    assert_eq!((world.conn.stats().catalog_reads, other.stats().catalog_reads), (1, 0));
+    assert_eq!((world.conn.stats().catalog_reads, other.stats().catalog_reads), (1, A::POOLED.into()));
 }
 
 /// Bad input: a table whose columns changed elsewhere is an error of Postgres' own, and nothing is half-written.

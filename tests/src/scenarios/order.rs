@@ -28,7 +28,7 @@ pub fn rows_of_one_table_are_inserted_in_creation_order<A: Adapter>() {
                     1 => conn.run("INSERT INTO t (kind, n) VALUES (DEFAULT, $1)", &[n])?,
                     _ => conn.run(
                         "INSERT INTO t (n, labels) VALUES ($1, $2)",
-                        &[n, Value::text_array(&[Some("a"), None])],
+                        &[n, Value::text_array(&[Some("a"), Some("b")])],
                     )?,
                 };
             }

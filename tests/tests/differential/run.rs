@@ -227,6 +227,8 @@ impl<'a, S: Session> Run<'a, S> {
         let value = match cell {
             generate::Cell::Literal(sql) => return (*sql).to_owned(),
             generate::Cell::Default => return "DEFAULT".to_owned(),
+            // The ORM cannot bind it, with batching or without.
+            generate::Cell::Bind(value) if !S::can_bind(value) => return "NULL".to_owned(),
             generate::Cell::Bind(value) => value.clone(),
             generate::Cell::Label => Value::text(label),
             generate::Cell::Chosen(id) => id_value(kind, *id),

@@ -1,0 +1,363 @@
+//! `DatabaseConnection`: SeaORM's, and the batching of its transactions.
+
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use batch_core::{Batch, BatchOptions, Explanation, Recognised, Stats};
+use futures_util::{Stream, StreamExt};
+use sea_orm::sqlx::PgPool;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseConnectionType, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    Schema, SchemaBuilder, Statement, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
+};
+
+use crate::error;
+use crate::row::Mirror;
+use crate::run::{Outcome, Running, drive};
+use crate::transaction::{self, DatabaseTransaction};
+
+/// A stream of rows.
+pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
+
+/// A callback of SeaORM's metrics.
+pub(crate) type Metric = Arc<dyn Fn(&sea_orm::metric::Info<'_>) + Send + Sync>;
+
+/// Short name of [`DatabaseConnection`], as in SeaORM.
+pub type DbConn = DatabaseConnection;
+
+/// A pool of connections to Postgres whose transactions batch their writes: a drop-in for
+/// [`sea_orm::DatabaseConnection`], and cheap to clone as that is.
+#[derive(Clone)]
+pub struct DatabaseConnection {
+    inner: sea_orm::DatabaseConnection,
+    metric: Option<Metric>,
+    shared: Arc<Shared>,
+}
+
+/// What all clones and transactions of a pool share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    home: Mutex<Batch>,
+    mirrors: Mutex<Vec<Mirror>>,
+}
+
+impl Shared {
+    /// The batching that transactions begin with.
+    pub(crate) fn home(&self) -> MutexGuard<'_, Batch> {
+        lock(&self.home)
+    }
+
+    /// What makes answers, for as long as a transaction needs it.
+    pub(crate) async fn mirror(&self) -> Result<Mirror, sea_orm::sqlx::Error> {
+        let idle = lock(&self.mirrors).pop();
+        match idle {
+            Some(mirror) => Ok(mirror),
+            None => Mirror::connect().await,
+        }
+    }
+
+    pub(crate) fn put_back(&self, mirror: Mirror) {
+        let mut mirrors = lock(&self.mirrors);
+        if mirrors.len() < MAX_IDLE_MIRRORS {
+            mirrors.push(mirror);
+        }
+    }
+}
+
+const MAX_IDLE_MIRRORS: usize = 16;
+
+/// What a panic leaves is whole: nothing panics between two changes that belong together.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Debug for DatabaseConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Debug::fmt(&self.inner, f)
+    }
+}
+
+impl TryFrom<sea_orm::DatabaseConnection> for DatabaseConnection {
+    type Error = DbErr;
+
+    /// The same pool, for programs that turn batching on later: until then every statement is passed through.
+    fn try_from(inner: sea_orm::DatabaseConnection) -> Result<Self, DbErr> {
+        #[allow(unreachable_patterns, reason = "which variants there are depends on SeaORM's features")]
+        let pool = match &inner.inner {
+            DatabaseConnectionType::SqlxPostgresPoolConnection(_) => inner.get_postgres_connection_pool(),
+            DatabaseConnectionType::Disconnected => return Err(error::not_postgres("not connected")),
+            _ => return Err(error::not_postgres(&format!("a {:?}", inner.inner))),
+        };
+        let home = home(&pool.connect_options());
+        let shared = Shared { home: Mutex::new(home), mirrors: Mutex::new(Vec::new()) };
+        Ok(Self { inner, metric: None, shared: Arc::new(shared) })
+    }
+}
+
+/// The batching of a pool. Two pools with the same login may set up their connections in different ways.
+fn home(options: &PgConnectOptions) -> Batch {
+    static POOLS: AtomicU64 = AtomicU64::new(0);
+    let pool = POOLS.fetch_add(1, Ordering::Relaxed);
+    let host = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    let database = options.get_database().unwrap_or(options.get_username());
+    let (port, user) = (options.get_port(), options.get_username());
+    let url = format!("host={host} port={port} dbname={database} user={user}");
+    Batch::of_pool(&url, &format!("pool {pool}")).built_in_types_only()
+}
+
+impl DatabaseConnection {
+    /// SeaORM's own connection: the same pool, for code that cannot take another type. It flushes nothing, as outside of
+    /// a transaction nothing waits.
+    pub fn as_sea_orm(&self) -> &sea_orm::DatabaseConnection {
+        &self.inner
+    }
+
+    /// What batching did on this pool, in transactions that have ended and outside of any.
+    pub fn stats(&self) -> Stats {
+        self.shared.home().stats()
+    }
+
+    /// For each table whether it is batched, and why not.
+    ///
+    /// # Errors
+    ///
+    /// Where no connection can be had or the catalog cannot be read.
+    pub async fn explain(&self) -> Result<Explanation, DbErr> {
+        let mut conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        let mut batch = self.shared.home().transaction();
+        let mut running = Running::new(&mut batch);
+        let step = running.batch().explain();
+        drive(&mut conn, running, step).await.map_err(|e| error::Called::Query.error(e))?;
+        Ok(batch.explanation())
+    }
+
+    /// Turns batching on, or goes on by other options: for a connection that was made of SeaORM's by `try_from`.
+    ///
+    /// # Errors
+    ///
+    /// See [`crate::enable_batch_inserts`].
+    pub async fn enable_batch_inserts_with(&self, options: BatchOptions) -> Result<(), DbErr> {
+        let mut conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        // The first one now, so that a machine that does not allow it says so at start-up.
+        let mirror = self.shared.mirror().await.map_err(error::acquire)?;
+        self.shared.put_back(mirror);
+        let mut batch = self.shared.home().transaction();
+        let mut running = Running::new(&mut batch);
+        let step = running.batch().enable(options);
+        let outcome = drive(&mut conn, running, step).await;
+        outcome.map(|_: Outcome<'_>| ()).map_err(|e| error::Called::Query.error(e))?;
+        self.shared.home().absorb(&batch);
+        Ok(())
+    }
+
+    /// See [`sea_orm::DatabaseConnection::get_database_backend`].
+    pub fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    /// See [`sea_orm::DatabaseConnection::get_schema_builder`].
+    pub fn get_schema_builder(&self) -> SchemaBuilder {
+        Schema::new(DbBackend::Postgres).builder()
+    }
+
+    /// See [`sea_orm::DatabaseConnection::get_schema_registry`].
+    #[cfg(feature = "entity-registry")]
+    pub fn get_schema_registry(&self, prefix: &str) -> SchemaBuilder {
+        self.inner.get_schema_registry(prefix)
+    }
+
+    /// See [`sea_orm::DatabaseConnection::set_metric_callback`]. An INSERT that waits is reported when it is issued.
+    pub fn set_metric_callback<F>(&mut self, callback: F)
+    where
+        F: Fn(&sea_orm::metric::Info<'_>) + Send + Sync + 'static,
+    {
+        let callback: Metric = Arc::new(callback);
+        let of_inner = Arc::clone(&callback);
+        self.inner.set_metric_callback(move |info| of_inner(info));
+        self.metric = Some(callback);
+    }
+
+    /// See [`sea_orm::DatabaseConnection::get_postgres_connection_pool`].
+    pub fn get_postgres_connection_pool(&self) -> &PgPool {
+        self.inner.get_postgres_connection_pool()
+    }
+
+    /// See [`sea_orm::DatabaseConnection::ping`].
+    ///
+    /// # Errors
+    ///
+    /// SeaORM's own.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.inner.ping().await
+    }
+
+    /// See [`sea_orm::DatabaseConnection::close`].
+    ///
+    /// # Errors
+    ///
+    /// SeaORM's own.
+    pub async fn close(self) -> Result<(), DbErr> {
+        self.close_by_ref().await
+    }
+
+    /// See [`sea_orm::DatabaseConnection::close_by_ref`].
+    ///
+    /// # Errors
+    ///
+    /// SeaORM's own.
+    pub async fn close_by_ref(&self) -> Result<(), DbErr> {
+        self.inner.close_by_ref().await
+    }
+
+    /// See [`sea_orm::DatabaseConnection::transaction_async`].
+    ///
+    /// # Errors
+    ///
+    /// The callback's, or that of the transaction.
+    pub async fn transaction_async<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> AsyncFnOnce(&'c DatabaseTransaction) -> Result<T, E> + Send,
+        T: Send,
+        E: Display + Debug + Send,
+    {
+        transaction::run_async(self.begin().await, callback).await
+    }
+
+    /// See [`sea_orm::DatabaseConnection::transaction_with_config_async`].
+    ///
+    /// # Errors
+    ///
+    /// The callback's, or that of the transaction.
+    pub async fn transaction_with_config_async<F, T, E>(
+        &self,
+        callback: F,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> AsyncFnOnce(&'c DatabaseTransaction) -> Result<T, E> + Send,
+        T: Send,
+        E: Display + Debug + Send,
+    {
+        transaction::run_async(self.begin_with_config(isolation_level, access_mode).await, callback).await
+    }
+
+    /// What a statement outside of transactions is, if batching is on.
+    fn recognise(&self, sql: &str) -> Option<Arc<Recognised>> {
+        let home = self.shared.home();
+        home.is_on().then(|| home.recognise(sql))
+    }
+
+    fn ran(&self, recognised: Option<Arc<Recognised>>, ok: bool) {
+        if let Some(recognised) = recognised {
+            self.shared.home().ran_outside(&recognised, ok);
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for DatabaseConnection {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        let recognised = self.recognise(&stmt.sql);
+        let result = self.inner.execute_raw(stmt).await;
+        self.ran(recognised, result.is_ok());
+        result
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let recognised = self.recognise(sql);
+        let result = self.inner.execute_unprepared(sql).await;
+        self.ran(recognised, result.is_ok());
+        result
+    }
+
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let recognised = self.recognise(&stmt.sql);
+        let result = self.inner.query_one_raw(stmt).await;
+        self.ran(recognised, result.is_ok());
+        result
+    }
+
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let recognised = self.recognise(&stmt.sql);
+        let result = self.inner.query_all_raw(stmt).await;
+        self.ran(recognised, result.is_ok());
+        result
+    }
+}
+
+impl StreamTrait for DatabaseConnection {
+    type Stream<'a> = RowStream<'a>;
+
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn stream_raw<'a>(
+        &'a self,
+        stmt: Statement,
+    ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
+        Box::pin(async move {
+            let recognised = self.recognise(&stmt.sql);
+            let stream = self.inner.stream_raw(stmt).await;
+            self.ran(recognised, stream.is_ok());
+            Ok(stream?.boxed())
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl TransactionTrait for DatabaseConnection {
+    type Transaction = DatabaseTransaction;
+
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.begin_with_config(None, None).await
+    }
+
+    async fn begin_with_config(
+        &self,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<DatabaseTransaction, DbErr> {
+        let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        DatabaseTransaction::begin(conn, &self.shared, self.metric.clone(), isolation_level, access_mode).await
+    }
+
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+        self.begin_with_config(options.isolation_level, options.access_mode).await
+    }
+
+    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+        T: Send,
+        E: Display + Debug + Send,
+    {
+        transaction::run(self.begin().await, callback).await
+    }
+
+    async fn transaction_with_config<F, T, E>(
+        &self,
+        callback: F,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>> + Send,
+        T: Send,
+        E: Display + Debug + Send,
+    {
+        transaction::run(self.begin_with_config(isolation_level, access_mode).await, callback).await
+    }
+}

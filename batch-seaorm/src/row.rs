@@ -1,0 +1,280 @@
+//! Answers as sqlx's own rows and results.
+//!
+//! A program reads a returned row by whatever Rust types it likes: a `timestamptz` as chrono's `DateTime<Utc>`, as its
+//! `DateTime<FixedOffset>`, or as time's `OffsetDateTime`; by name or by position. Only a [`PgRow`] answers to all of
+//! them as Postgres' own would, and only a connection of sqlx makes one. So answers go through such a connection: a
+//! [`Mirror`] is one whose other end is held here, in the same process, and is told what it gets to read. It has sent one
+//! query, and that never ends: each answer is some more of its result. That costs two system calls an answer and no
+//! task or thread.
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use batch_core::{Field, Rows};
+use futures_util::Stream;
+use futures_util::future::poll_fn;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, PgRow, PgSslMode};
+use sea_orm::sqlx::{self, ConnectOptions, Connection, Either, Executor};
+
+type Results = Pin<Box<dyn Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Send>>;
+
+/// A connection to ourselves.
+pub(crate) struct Mirror {
+    socket: wire::Socket,
+    results: Results,
+    fields: Option<Arc<[Field]>>,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mirror")
+    }
+}
+
+impl Mirror {
+    /// # Errors
+    ///
+    /// Where the process may open no more sockets, or there is no folder for temporary files.
+    pub(crate) async fn connect() -> Result<Self, sqlx::Error> {
+        let listener = wire::Listener::open()?;
+        let options = listener
+            .at(PgConnectOptions::new_without_pgpass())
+            .ssl_mode(PgSslMode::Disable)
+            .username("batch")
+            .database("batch")
+            .disable_statement_logging();
+        let mut results: Results = Box::pin(async_stream::try_stream! {
+            let mut conn = PgConnection::connect_with(&options).await?;
+            let mut results = conn.fetch_many(sqlx::query("answers").persistent(false));
+            while let Some(result) = futures_util::StreamExt::next(&mut results).await {
+                yield result?;
+            }
+        });
+        let socket = poll_fn(|cx| {
+            if let Poll::Ready(result) = results.as_mut().poll_next(cx) {
+                return Poll::Ready(Err(result.map_or_else(|| Ok(()), |r| r.map(drop)).err().unwrap_or_else(closed)));
+            }
+            match listener.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                accepted => Poll::Ready(accepted.map_err(sqlx::Error::from)),
+            }
+        })
+        .await?;
+        let mut mirror = Self { socket, results, fields: None, buffer: Vec::new() };
+        mirror.greet();
+        let first = mirror.next().await?;
+        debug_assert!(matches!(first, Either::Left(_)), "the greeting ends with a result");
+        Ok(mirror)
+    }
+
+    /// All that a server says until the query runs, up to a first result.
+    fn greet(&mut self) {
+        let ready = |buffer: &mut Vec<u8>| message(buffer, b'Z', |body| body.push(b'I'));
+        // AuthenticationOk
+        message(&mut self.buffer, b'R', |body| body.extend_from_slice(&0_i32.to_be_bytes()));
+        ready(&mut self.buffer);
+        // ParseComplete, ParameterDescription of no parameters, NoData
+        message(&mut self.buffer, b'1', |_| ());
+        message(&mut self.buffer, b't', |body| body.extend_from_slice(&0_i16.to_be_bytes()));
+        message(&mut self.buffer, b'n', |_| ());
+        ready(&mut self.buffer);
+        // BindComplete
+        message(&mut self.buffer, b'2', |_| ());
+        complete(&mut self.buffer, 0);
+    }
+
+    /// The rows of an answer.
+    pub(crate) async fn rows(&mut self, rows: &Rows) -> Result<Vec<PgRow>, sqlx::Error> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.fields.as_deref() != Some(rows.fields()) {
+            describe(&mut self.buffer, rows.fields());
+            self.fields = Some(rows.fields().into());
+        }
+        for row in 0..rows.len() {
+            message(&mut self.buffer, b'D', |body| {
+                body.extend_from_slice(&(rows.fields().len() as i16).to_be_bytes());
+                for column in 0..rows.fields().len() {
+                    let value = rows.get(row, column);
+                    body.extend_from_slice(&value.map_or(-1, |value| value.len() as i32).to_be_bytes());
+                    body.extend_from_slice(value.unwrap_or_default());
+                }
+            });
+        }
+        let mut out = Vec::with_capacity(rows.len());
+        while out.len() < rows.len() {
+            match self.next().await? {
+                Either::Right(row) => out.push(row),
+                Either::Left(_) => return Err(closed()),
+            }
+        }
+        Ok(out)
+    }
+
+    /// The result of a statement that inserted so many rows.
+    pub(crate) async fn count(&mut self, rows: usize) -> Result<PgQueryResult, sqlx::Error> {
+        complete(&mut self.buffer, rows);
+        match self.next().await? {
+            Either::Left(result) => Ok(result),
+            Either::Right(_) => Err(closed()),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Either<PgQueryResult, PgRow>, sqlx::Error> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Writes what is to be read, as much as there is room for, and reads.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Either<PgQueryResult, PgRow>, sqlx::Error>> {
+        loop {
+            let mut stuck = self.buffer.is_empty();
+            while !self.buffer.is_empty() && !stuck {
+                match self.socket.write(&self.buffer) {
+                    Ok(0) => return Poll::Ready(Err(closed())),
+                    Ok(written) => drop(self.buffer.drain(..written)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => stuck = true,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
+            }
+            match self.results.as_mut().poll_next(cx) {
+                Poll::Ready(Some(result)) => return Poll::Ready(result),
+                Poll::Ready(None) => return Poll::Ready(Err(closed())),
+                // What was read made room for the rest.
+                Poll::Pending if !self.buffer.is_empty() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+fn closed() -> sqlx::Error {
+    sqlx::Error::Protocol("batched writes: the connection that makes rows is out of step".to_owned())
+}
+
+/// A message of the server: its kind, its length and its body.
+fn message(buffer: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    buffer.push(kind);
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; 4]);
+    body(buffer);
+    let len = (buffer.len() - start) as i32;
+    buffer[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// RowDescription
+fn describe(buffer: &mut Vec<u8>, fields: &[Field]) {
+    message(buffer, b'T', |body| {
+        body.extend_from_slice(&(fields.len() as i16).to_be_bytes());
+        for field in fields {
+            body.extend_from_slice(field.name.as_bytes());
+            body.push(0);
+            // Of no table and no column of one.
+            body.extend_from_slice(&[0; 6]);
+            body.extend_from_slice(&field.type_oid.to_be_bytes());
+            // Its length and modifier matter to nobody; the format is binary.
+            body.extend_from_slice(&(-1_i16).to_be_bytes());
+            body.extend_from_slice(&(-1_i32).to_be_bytes());
+            body.extend_from_slice(&1_i16.to_be_bytes());
+        }
+    });
+}
+
+/// CommandComplete
+fn complete(buffer: &mut Vec<u8>, rows: usize) {
+    message(buffer, b'C', |body| body.extend_from_slice(format!("INSERT 0 {rows}\0").as_bytes()));
+}
+
+/// A socket that nobody else can connect to: its file is in a folder of our own, and gone as soon as the connection is
+/// there.
+#[cfg(unix)]
+mod wire {
+    use std::io;
+    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+
+    use sea_orm::sqlx::postgres::PgConnectOptions;
+
+    pub(super) type Socket = UnixStream;
+
+    pub(super) struct Listener {
+        listener: UnixListener,
+        folder: PathBuf,
+    }
+
+    impl Listener {
+        pub(super) fn open() -> io::Result<Self> {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+            let name = format!("batch-{:x}", u64::from_ne_bytes(random));
+            let folder = std::env::temp_dir().join(name);
+            std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            let listener = UnixListener::bind(folder.join(".s.PGSQL.5432")).inspect_err(|_| remove(&folder))?;
+            let opened = Self { listener, folder };
+            opened.listener.set_nonblocking(true)?;
+            Ok(opened)
+        }
+
+        pub(super) fn at(&self, options: PgConnectOptions) -> PgConnectOptions {
+            options.socket(&self.folder).port(5432)
+        }
+
+        pub(super) fn accept(&self) -> io::Result<Socket> {
+            let (socket, _) = self.listener.accept()?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        }
+    }
+
+    impl Drop for Listener {
+        fn drop(&mut self) {
+            remove(&self.folder);
+        }
+    }
+
+    /// What cannot be removed is an empty folder for the system to clean up.
+    fn remove(folder: &PathBuf) {
+        drop(std::fs::remove_dir_all(folder));
+    }
+}
+
+/// A connection over loopback; whoever else connected first would be told nothing but the greeting.
+#[cfg(not(unix))]
+mod wire {
+    use std::io;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use sea_orm::sqlx::postgres::PgConnectOptions;
+
+    pub(super) type Socket = TcpStream;
+
+    pub(super) struct Listener(TcpListener);
+
+    impl Listener {
+        pub(super) fn open() -> io::Result<Self> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            listener.set_nonblocking(true)?;
+            Ok(Self(listener))
+        }
+
+        pub(super) fn at(&self, options: PgConnectOptions) -> PgConnectOptions {
+            let port = self.0.local_addr().map_or(0, |address| address.port());
+            options.host("127.0.0.1").port(port)
+        }
+
+        pub(super) fn accept(&self) -> io::Result<Socket> {
+            let (socket, _) = self.0.accept()?;
+            socket.set_nonblocking(true)?;
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs the engine's statements on a connection of sqlx.
+
+use std::sync::Arc;
+
+use batch_core::{Answer, Batch, BindType, Purpose, Query, Recognised, Step, TextRow};
+use futures_util::TryStreamExt;
+use sea_orm::sqlx::postgres::{PgConnection, PgRow};
+use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Row};
+
+use crate::bind;
+use crate::error::Failure;
+
+/// The engine in the middle of a step: if its future is dropped there, the engine is told.
+pub(crate) struct Running<'a> {
+    batch: &'a mut Batch,
+    done: bool,
+}
+
+impl<'a> Running<'a> {
+    pub(crate) fn new(batch: &'a mut Batch) -> Self {
+        Self { batch, done: false }
+    }
+
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        self.batch
+    }
+
+    /// The statement that was to be sent was sent.
+    pub(crate) fn sent(mut self, ok: bool) {
+        self.batch.sent(ok);
+        self.done = true;
+    }
+
+    fn done(&mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.batch.cancelled();
+        }
+    }
+}
+
+/// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
+pub(crate) enum Outcome<'a> {
+    Answer(Answer),
+    Send(Running<'a>),
+}
+
+/// Does what the engine says until there is an answer or the statement is to be sent.
+pub(crate) async fn drive<'a>(
+    conn: &mut PgConnection,
+    mut running: Running<'a>,
+    mut step: Step,
+) -> Result<Outcome<'a>, Failure> {
+    let mut failure: Option<Failure> = None;
+    loop {
+        step = match step {
+            Step::Send => return Ok(Outcome::Send(running)),
+            Step::Answer(answer) => {
+                running.done();
+                return Ok(Outcome::Answer(answer));
+            }
+            Step::Refuse(refused) => {
+                running.done();
+                return Err(Failure::Refused(refused.to_string()));
+            }
+            Step::Raise => {
+                running.done();
+                return Err(failure.unwrap_or_else(|| Failure::Refused("batched writes: an error got lost".into())));
+            }
+            Step::Run(query) => match run(conn, &query).await {
+                Ok(rows) => running.batch().ran(&rows),
+                Err(error) => {
+                    // An error is the cause of those in cleaning up after it.
+                    if query.purpose != Purpose::Control || failure.is_none() {
+                        failure = Some(error.into());
+                    }
+                    running.batch().failed()
+                }
+            },
+        };
+    }
+}
+
+/// Offers a statement and does what the engine says.
+pub(crate) async fn offer<'a>(
+    conn: &mut PgConnection,
+    batch: &'a mut Batch,
+    recognised: &Arc<Recognised>,
+    values: Option<&sea_orm::Values>,
+) -> Result<Outcome<'a>, Failure> {
+    let binds = if batch.wants_binds(recognised) { bind::binds(values) } else { Default::default() };
+    let mut running = Running::new(batch);
+    let step = running.batch().offer(Arc::clone(recognised), binds);
+    drive(conn, running, step).await
+}
+
+async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {
+    if query.purpose == Purpose::Control && query.sql == "ROLLBACK" {
+        // It ends the transaction that sqlx counts, and so has to come from there: `Session::finish` does it.
+        return Ok(Vec::new());
+    }
+    // Preparing a statement costs sqlx a round trip of its own.
+    let simple = match query.purpose {
+        Purpose::Control => Some(&query.sql),
+        _ => query.simple_sql.as_ref(),
+    };
+    if let Some(sql) = simple {
+        let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).try_collect().await?;
+        return rows.iter().map(text_row).collect();
+    }
+    // Of a type that sqlx has to look up it must not prepare an unnamed statement, as it forgets that while it looks.
+    let persistent = query.cacheable || query.params.iter().any(|param| BindType::built_in(param.type_oid).is_none());
+    let arguments = bind::arguments(query).map_err(sqlx::Error::Encode)?;
+    let statement = sqlx::query_with(AssertSqlSafe(query.sql.as_str()), arguments).persistent(persistent);
+    statement.execute(conn).await.map(|_| Vec::new())
+}
+
+fn text_row(row: &PgRow) -> Result<TextRow, sqlx::Error> {
+    (0..row.len()).map(|column| row.try_get::<Option<String>, _>(column)).collect()
+}
