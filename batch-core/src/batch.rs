@@ -85,6 +85,8 @@ struct Session {
     unsettled: Option<u32>,
     /// The settings may be others than the login gives.
     was_unsettled: bool,
+    /// They may still be when the transaction has ended.
+    stays_unsettled: bool,
     /// The catalog could not be read at this epoch.
     unreadable: Option<u64>,
     /// Ids while the transaction has changed the schema: they may belong to sequences that only it sees.
@@ -205,7 +207,7 @@ impl Batch {
         let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
         batch.built_in_types_only = self.built_in_types_only;
         // Who knows on which of the pool's connections they were changed.
-        batch.session.unsettled = self.session.was_unsettled.then_some(0);
+        batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
         batch.used_reserved_ids = self.used_reserved_ids;
         batch.lost_last_value = self.lost_last_value;
@@ -215,7 +217,7 @@ impl Batch {
     /// A transaction of the pool has ended.
     pub fn absorb(&mut self, ended: &Self) {
         self.stats += &ended.stats;
-        self.session.was_unsettled |= ended.session.was_unsettled;
+        self.session.stays_unsettled |= ended.session.stays_unsettled;
         self.session.prepared_reader |= ended.session.prepared_reader;
         self.used_reserved_ids |= ended.used_reserved_ids;
         self.lost_last_value |= ended.lost_last_value;
@@ -780,6 +782,7 @@ impl Batch {
         }
         if effects.session {
             self.unsettle();
+            self.session.stays_unsettled |= !effects.session_is_local;
             self.transaction.session_changed = open;
             self.transaction.clocks = None;
         }

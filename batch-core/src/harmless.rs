@@ -299,6 +299,23 @@ const FUNCTIONS: &[&str] = &[
     "width_bucket",
 ];
 
+/// Functions of `pg_catalog` that do act, but on neither settings nor sequences nor the schema.
+pub(crate) fn keeps_settings(name: &str) -> bool {
+    name.starts_with("pg_advisory_")
+        || name.starts_with("pg_try_advisory_")
+        || matches!(
+            name,
+            "pg_cancel_backend"
+                | "pg_current_xact_id"
+                | "pg_notify"
+                | "pg_sleep"
+                | "pg_sleep_for"
+                | "pg_sleep_until"
+                | "pg_terminate_backend"
+                | "txid_current"
+        )
+}
+
 /// Functions of `pg_catalog` that are not volatile, so that a CHECK constraint may call them later than it would have.
 pub(crate) fn is_steady(name: &str) -> bool {
     is_harmless(name)

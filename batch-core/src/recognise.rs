@@ -73,6 +73,8 @@ pub(crate) struct Effects {
     pub schema: bool,
     /// `search_path`, role, time zone …: what a name or a default means on this connection.
     pub session: bool,
+    /// What it changes of that ends with the transaction: `SET LOCAL`.
+    pub session_is_local: bool,
     /// A sequence may have been advanced or set.
     pub sequences: bool,
     /// Calls `currval` or `lastval`.
@@ -99,6 +101,7 @@ impl Effects {
     pub(crate) const ANY: Self = Self {
         schema: true,
         session: true,
+        session_is_local: false,
         sequences: true,
         reads_sequence_state: false,
         reads_last_value: false,
@@ -112,9 +115,12 @@ impl Effects {
     };
 
     pub(crate) fn or(self, other: Self) -> Self {
+        let stays = |effects: Self| effects.session && !effects.session_is_local;
+        let session = self.session || other.session;
         Self {
             schema: self.schema || other.schema,
-            session: self.session || other.session,
+            session,
+            session_is_local: session && !stays(self) && !stays(other),
             sequences: self.sequences || other.sequences,
             reads_sequence_state: self.reads_sequence_state || other.reads_sequence_state,
             reads_last_value: self.reads_last_value || other.reads_last_value,
@@ -306,7 +312,8 @@ fn one(tokens: &[Token]) -> Kind {
             let fixes_snapshot = fixes_snapshot(tokens);
             // `SET TRANSACTION` is about this transaction alone.
             let session = second != "transaction";
-            Kind::Other(Effects { session, read_only, fixes_snapshot, ..Effects::default() })
+            let session_is_local = second == "local";
+            Kind::Other(Effects { session, session_is_local, read_only, fixes_snapshot, ..Effects::default() })
         }
         "truncate" | "copy" => Kind::Other(Effects { sequences: true, ..Effects::default() }),
         // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
@@ -336,6 +343,7 @@ fn one(tokens: &[Token]) -> Kind {
 const TANGLED: Kind = Kind::Other(Effects {
     schema: false,
     session: false,
+    session_is_local: false,
     sequences: false,
     reads_sequence_state: false,
     reads_last_value: false,
@@ -448,7 +456,7 @@ fn called(tokens: &[Token]) -> Effects {
         } else if name == "set_config" {
             effects.session = true;
             effects.fixes_snapshot |= fixes_snapshot(tokens);
-        } else if !is_built_in || !harmless::is_harmless(&name) {
+        } else if !is_built_in || !(harmless::is_harmless(&name) || harmless::keeps_settings(&name)) {
             effects.session = true;
             effects.sequences = true;
         }
@@ -773,6 +781,7 @@ mod tests {
     const NOTHING: Effects = Effects {
         schema: false,
         session: false,
+        session_is_local: false,
         sequences: false,
         reads_sequence_state: false,
         reads_last_value: false,
@@ -974,6 +983,7 @@ mod tests {
         for sql in [
             "SELECT * FROM users WHERE lower(name) = $1 AND id IN (1, 2)",
             "SELECT count(*), max(pg_catalog.length(name)) FROM users",
+            "SELECT pg_advisory_xact_lock(1), pg_notify('a', 'b')",
             "(SELECT 1)",
             "UPDATE users SET name = $1 WHERE id = $2",
             "DELETE FROM users WHERE id = ANY($1)",
@@ -1050,9 +1060,14 @@ mod tests {
     #[test]
     fn settings_make_the_session_another() {
         let session = Effects { session: true, ..NOTHING };
-        for sql in ["SET search_path = a", "SET LOCAL ROLE me", "RESET ALL", "SET SESSION AUTHORIZATION me"] {
+        for sql in ["SET search_path = a", "SET ROLE me", "RESET ALL", "SET SESSION AUTHORIZATION me"] {
             assert_eq!(effects(sql), session, "{sql}");
         }
+        let local = Effects { session_is_local: true, ..session };
+        assert_eq!(effects("SET LOCAL ROLE me"), local);
+        assert_eq!(effects("SET LOCAL a.b = 1; SELECT 1; SET LOCAL c.d = 2"), local);
+        assert_eq!(effects("SET LOCAL a.b = 1; SET a.b = 1"), session);
+        assert_eq!(effects("SET a.b = 1; SET LOCAL a.b = 1"), session);
         assert_eq!(effects("SET TRANSACTION READ ONLY"), Effects { read_only: true, ..NOTHING });
     }
 
@@ -1063,7 +1078,7 @@ mod tests {
         let fixed = Effects { session: true, ..of_transaction };
         for sql in [
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-            "SET LOCAL transaction_isolation = 'serializable'",
+            "SET transaction_isolation = 'serializable'",
             "SELECT set_config('transaction_isolation', 'repeatable read', true)",
         ] {
             assert_eq!(effects(sql), fixed, "{sql}");

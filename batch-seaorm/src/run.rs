@@ -116,7 +116,10 @@ async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sql
     // Of a type that sqlx has to look up it must not prepare an unnamed statement, as it forgets that while it looks.
     let persistent = query.cacheable || query.params.iter().any(|param| BindType::built_in(param.type_oid).is_none());
     let arguments = bind::arguments(query).map_err(sqlx::Error::Encode)?;
-    let statement = sqlx::query_with(AssertSqlSafe(query.sql.as_str()), arguments).persistent(persistent);
+    // sqlx takes a text that it has prepared for the same statement, whatever the types of its parameters.
+    let types: Vec<String> = query.params.iter().map(|param| param.type_oid.to_string()).collect();
+    let sql = format!("{} /* {} */", query.sql, types.join(" "));
+    let statement = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(persistent);
     statement.execute(conn).await.map(|_| Vec::new())
 }
 

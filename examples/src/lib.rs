@@ -1,4 +1,4 @@
-//! What the example programs share: records to import, an import as a Diesel user writes it, and a report.
+//! What the example programs share: records to import, the import as users of Diesel and of SeaORM write it, and a report.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -6,12 +6,18 @@
 //! | [`schema`] | the three tables: sequences → features → qualifiers |
 //! | [`models`] | a row of each table, for Diesel |
 //! | [`diesel_import`] | records → rows, one `INSERT` each |
+//! | [`entities`] | the same for SeaORM |
+//! | [`seaorm_import`] | records → rows, one `insert` each |
+//! | [`cli`] | the programs' options and progress bar |
 //! | [`measure`] | what a piece of work cost, in time and on the wire |
 //! | [`report`] | the comparison that the programs print |
 
+pub mod cli;
 pub mod diesel_import;
+pub mod entities;
 pub mod genbank;
 pub mod measure;
 pub mod models;
 pub mod report;
 pub mod schema;
+pub mod seaorm_import;

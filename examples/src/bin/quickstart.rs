@@ -1,11 +1,11 @@
 //! Imports GenBank records twice with the same function, first over `diesel::PgConnection`, then over
 //! `batch_diesel::PgConnection`, through a proxy that adds the latency of a network, and compares the two.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use batch_examples::cli::{latency, progress_bar};
 use batch_examples::genbank::{self, Record};
 use batch_examples::measure::measure;
 use batch_examples::report::{Comparison, Run, Times, same_rows};
@@ -14,7 +14,6 @@ use batch_support::{Database, Proxy, Server};
 use diesel::Connection;
 use diesel::connection::LoadConnection;
 use diesel::pg::Pg;
-use indicatif::{ProgressBar, ProgressStyle};
 
 const HELP: &str = "\
 Imports about 2,000 GenBank rows one by one, without and with batched inserts, and compares the two.
@@ -79,38 +78,4 @@ where
         .with_context(|| format!("{name}: importing"))?;
     bar.finish();
     Ok(Run { name, rows, start_up, import })
-}
-
-/// On standard error; where that is no terminal, a line at the start takes the bar's place.
-fn progress_bar(name: &'static str, rows: usize) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{prefix:26} {bar:40} {human_pos:>5}/{human_len} rows {elapsed:>4}")?;
-    let bar = ProgressBar::new(rows as u64).with_style(style).with_prefix(name);
-    if bar.is_hidden() {
-        eprintln!("importing {rows} rows over {name}");
-    }
-    Ok(bar)
-}
-
-/// The latency asked for, or `None` if it was the help.
-fn latency() -> Result<Option<Duration>> {
-    use lexopt::prelude::*;
-
-    let mut latency = Duration::from_millis(3);
-    let mut args = lexopt::Parser::from_env();
-    while let Some(arg) = args.next()? {
-        match arg {
-            Long("latency-ms") => latency = milliseconds(&args.value()?)?,
-            Short('h') | Long("help") => return Ok(None),
-            other => bail!("{}; try --help", other.unexpected()),
-        }
-    }
-    Ok(Some(latency))
-}
-
-fn milliseconds(value: &OsStr) -> Result<Duration> {
-    value
-        .to_str()
-        .and_then(|ms| ms.parse::<f64>().ok())
-        .and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok())
-        .with_context(|| format!("--latency-ms takes a number of milliseconds, such as 3 or 0.5, not {value:?}"))
 }

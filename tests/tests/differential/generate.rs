@@ -109,6 +109,7 @@ fn script() -> impl Strategy<Value = &'static str> {
         Just("SET LOCAL TIME ZONE 'Europe/Berlin'"),
         Just("SET LOCAL search_path TO public"),
         Just("SELECT pg_advisory_xact_lock(1)"),
+        Just("SELECT set_config('application_name', 'x', true)"),
         Just("SELECT count(*) FROM pg_class"),
         Just("TRUNCATE events"),
         Just("SET CONSTRAINTS ALL IMMEDIATE"),

@@ -134,7 +134,8 @@ fn same_events(plain: &[Event], batched: &[Event], oracle: Option<&Transcript>) 
                 Event::Block { events: a, failure: a_failed, rolls_back },
                 Event::Block { events: b, failure: b_failed, .. },
             ) => {
-                same_events(a, b, oracle)?;
+                same_events(a, b, oracle)
+                    .map_err(|error| format!("{error}\n  plain failed: {a_failed:?}, batched failed: {b_failed:?}"))?;
                 match (a_failed, b_failed) {
                     (None, None) if a.len() != b.len() => {
                         return Err("one ran more statements than the other".to_owned());
