@@ -454,14 +454,20 @@ fn called(tokens: &[Token]) -> Effects {
             effects.reads_sequence_state = true;
             effects.reads_last_value |= name == "lastval";
         } else if name == "set_config" {
-            effects.session = true;
+            let session_is_local = is_local_setting(&tokens[at + 1..]);
+            effects = effects.or(Effects { session: true, session_is_local, ..Effects::default() });
             effects.fixes_snapshot |= fixes_snapshot(tokens);
         } else if !is_built_in || !(harmless::is_harmless(&name) || harmless::keeps_settings(&name)) {
-            effects.session = true;
-            effects.sequences = true;
+            effects = effects.or(Effects { session: true, sequences: true, ..Effects::default() });
         }
     }
     effects
+}
+
+/// Whether `('name', value, true)` follows: a setting that ends with the transaction. The value is a literal or a bind.
+fn is_local_setting(tokens: &[Token]) -> bool {
+    let [Token::LParen, _, Token::Comma, _, Token::Comma, last, Token::RParen, ..] = tokens else { return false };
+    word(std::slice::from_ref(last), 0).as_deref() == Some("true")
 }
 
 fn word(tokens: &[Token], at: usize) -> Option<String> {
@@ -1018,7 +1024,13 @@ mod tests {
         ] {
             assert_eq!(effects(sql), CALLED, "{sql}");
         }
-        assert_eq!(effects("SELECT set_config('search_path', 'a', true)"), Effects { session: true, ..NOTHING });
+        let set = Effects { session: true, ..NOTHING };
+        assert_eq!(effects("SELECT set_config('search_path', 'a', false)"), set);
+        assert_eq!(effects("SELECT set_config('a.b', $1, $2)"), set);
+        let local = Effects { session_is_local: true, ..set };
+        assert_eq!(effects("SELECT set_config('app.tenant', $1, true)"), local);
+        assert_eq!(effects("SELECT set_config('a.b', $1, true), set_config('a.b', $1, false)"), set);
+        assert_eq!(effects("SELECT set_config('a.b', $1, true), my_function()"), CALLED);
         let last = Effects { reads_sequence_state: true, reads_last_value: true, ..NOTHING };
         assert_eq!(effects("SELECT pg_catalog.lastval()"), last);
         assert_eq!(effects("SELECT currval ('s')"), Effects { reads_sequence_state: true, ..NOTHING });
@@ -1079,7 +1091,7 @@ mod tests {
         for sql in [
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
             "SET transaction_isolation = 'serializable'",
-            "SELECT set_config('transaction_isolation', 'repeatable read', true)",
+            "SELECT set_config('transaction_isolation', 'repeatable read', false)",
         ] {
             assert_eq!(effects(sql), fixed, "{sql}");
         }

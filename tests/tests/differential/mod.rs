@@ -19,6 +19,7 @@ use self::generate::{Options, Program};
 use self::run::{Errors, Event, Run, Transcript};
 
 const CASES: u32 = 1_500;
+const PROGRAMS_A_CONNECTION: u32 = 10;
 
 /// Runs random programs on plain and batched connections of an adapter.
 pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
@@ -61,26 +62,31 @@ fn rand_seed() -> u64 {
 /// The databases that programs run on.
 struct Bench<A: Adapter> {
     plain: A::Plain,
-    oracle: A::Plain,
+    /// They know every error that a statement of a program would have met.
+    oracles: [(A::Plain, Errors); 2],
     batched: A::Batched,
     deferred: u64,
     sent: u64,
-    _databases: [Database; 3],
+    programs: u32,
+    databases: [Database; 4],
 }
 
 impl<A: Adapter> Bench<A> {
     fn new() -> Self {
-        let databases = [Database::create(), Database::create(), Database::create()];
+        let databases = [(); 4].map(|()| Database::create());
         for database in &databases {
             database.execute(schema::SCHEMA);
         }
+        databases[3].execute(schema::DEFER);
+        let plain = |at: usize| A::Plain::connect(databases[at].url()).unwrap();
         Self {
-            plain: A::Plain::connect(databases[0].url()).unwrap(),
-            oracle: A::Plain::connect(databases[1].url()).unwrap(),
+            plain: plain(0),
+            oracles: [(plain(1), Errors::UndoTheStatement), (plain(3), Errors::KeepTheRow)],
             batched: A::Batched::connect(databases[2].url()).unwrap(),
             deferred: 0,
             sent: 0,
-            _databases: databases,
+            programs: 0,
+            databases,
         }
     }
 
@@ -88,6 +94,11 @@ impl<A: Adapter> Bench<A> {
         let Options { max_rows, merge } = program.options;
         let nested = if merge { Nested::Merge } else { Nested::Flush };
         let options = BatchOptions::new().max_rows(max_rows).nested(nested);
+        // A program may leave doubts about its session's settings.
+        if self.programs.is_multiple_of(PROGRAMS_A_CONNECTION) {
+            self.batched = A::Batched::connect(self.databases[2].url()).map_err(|error| error.to_string())?;
+        }
+        self.programs += 1;
         self.batched.enable(options).map_err(|error| error.to_string())?;
         let plain = Run::new(&mut self.plain, Errors::EndTheTransaction).run(program)?;
         if merge && plain.has_failures() {
@@ -99,12 +110,13 @@ impl<A: Adapter> Bench<A> {
         let after = self.batched.stats();
         self.deferred += after.inserts_deferred - before.inserts_deferred;
         self.sent += sent_in_transactions(&after) - sent_in_transactions(&before);
-        let oracle = if plain.has_failures() {
-            Some(Run::new(&mut self.oracle, Errors::UndoTheStatement).run(program)?)
-        } else {
-            None
-        };
-        same(&plain, &batched, oracle.as_ref())
+        let mut known = Vec::new();
+        if plain.has_failures() {
+            for (conn, errors) in &mut self.oracles {
+                known.push(Run::new(conn, *errors).run(program)?);
+            }
+        }
+        same(&plain, &batched, &known)
     }
 }
 
@@ -113,9 +125,9 @@ fn sent_in_transactions(stats: &Stats) -> u64 {
     stats.inserts_sent.iter().filter(|(reason, _)| **reason != Reason::NotInTransaction).map(|(_, sent)| sent).sum()
 }
 
-/// Compares two transcripts; `oracle` knows every error that a statement of the program would have met.
-fn same(plain: &Transcript, batched: &Transcript, oracle: Option<&Transcript>) -> Result<(), String> {
-    same_events(&plain.events, &batched.events, oracle)?;
+/// Compares two transcripts; the oracles know every error that a statement of the program would have met.
+fn same(plain: &Transcript, batched: &Transcript, oracles: &[Transcript]) -> Result<(), String> {
+    same_events(&plain.events, &batched.events, oracles)?;
     for (expected, actual) in plain.contents.iter().zip(&batched.contents) {
         if expected != actual {
             return Err(format!("the contents differ\n  plain:   {expected:?}\n  batched: {actual:?}"));
@@ -124,7 +136,7 @@ fn same(plain: &Transcript, batched: &Transcript, oracle: Option<&Transcript>) -
     Ok(())
 }
 
-fn same_events(plain: &[Event], batched: &[Event], oracle: Option<&Transcript>) -> Result<(), String> {
+fn same_events(plain: &[Event], batched: &[Event], oracles: &[Transcript]) -> Result<(), String> {
     for (at, expected) in plain.iter().enumerate() {
         let Some(actual) = batched.get(at) else {
             return Err(format!("batched stopped before {expected:?}"));
@@ -134,7 +146,7 @@ fn same_events(plain: &[Event], batched: &[Event], oracle: Option<&Transcript>) 
                 Event::Block { events: a, failure: a_failed, rolls_back },
                 Event::Block { events: b, failure: b_failed, .. },
             ) => {
-                same_events(a, b, oracle)
+                same_events(a, b, oracles)
                     .map_err(|error| format!("{error}\n  plain failed: {a_failed:?}, batched failed: {b_failed:?}"))?;
                 match (a_failed, b_failed) {
                     (None, None) if a.len() != b.len() => {
@@ -143,7 +155,7 @@ fn same_events(plain: &[Event], batched: &[Event], oracle: Option<&Transcript>) 
                     (None, None) => {}
                     // The one visible difference: the error comes at the flush (§2.6), so that more statements ran before
                     // it, and another of them may be the first to fail.
-                    (Some(_), Some(failed)) if a_failed == b_failed || oracle.is_some_and(|o| o.knows(failed)) => {}
+                    (Some(_), Some(failed)) if a_failed == b_failed || oracles.iter().any(|o| o.knows(failed)) => {}
                     // Rows that are rolled back are never sent (§2.2).
                     (Some(_), None) if *rolls_back => {}
                     _ => return Err(format!("the errors differ\n  plain:   {a_failed:?}\n  batched: {b_failed:?}")),

@@ -15,6 +15,9 @@ pub(crate) enum Errors {
     /// Only the statement is undone until the transaction ends, and then all of it: shows every error that the program
     /// could meet.
     UndoTheStatement,
+    /// As before, but a row whose foreign key fails stays until the transaction ends, so that it shows which other
+    /// constraints it breaks with rows after it. The tables' foreign keys are deferred.
+    KeepTheRow,
 }
 
 /// All that a program observed.
@@ -186,9 +189,20 @@ impl<'a, S: Session> Run<'a, S> {
         if self.errors == Errors::EndTheTransaction || matches!(op, Op::Block { .. }) {
             return self.op(op);
         }
+        if self.errors == Errors::KeepTheRow && matches!(op, Op::Script(sql) if sql.starts_with("SET CONSTRAINTS")) {
+            return Ok(Event::Count(0));
+        }
         self.conn.begin()?;
         match self.op(op) {
             Ok(event) => {
+                if self.errors == Errors::KeepTheRow {
+                    // Undone, so that the keys are deferred again.
+                    self.conn.begin()?;
+                    if let Err(failure) = self.conn.script("SET CONSTRAINTS ALL IMMEDIATE") {
+                        self.note(failure);
+                    }
+                    self.conn.rollback()?;
+                }
                 self.conn.commit()?;
                 Ok(event)
             }
@@ -215,8 +229,16 @@ impl<'a, S: Session> Run<'a, S> {
         if insert.returning.is_empty() {
             return self.conn.run(&sql, &binds).map(Event::Count);
         }
-        let returning: Vec<String> =
-            insert.returning.iter().map(|&at| format!("\"{}\".\"{}\"", table.name, table.columns[at].0)).collect();
+        // SeaORM asks for enums as text; every other statement here does.
+        let as_text = insert.rows[0].label.ends_with(['0', '2', '4', '6', '8']);
+        let returning = insert.returning.iter().map(|&at| {
+            let column = format!("\"{}\".\"{}\"", table.name, table.columns[at].0);
+            match table.columns[at].1 {
+                Kind::Mood if as_text => format!("CAST({column} AS text)"),
+                _ => column,
+            }
+        });
+        let returning: Vec<String> = returning.collect();
         sql += &format!(" RETURNING {}", returning.join(", "));
         let rows = self.conn.rows(&sql, &binds)?;
         let shown = rows.iter().zip(&insert.rows).map(|(row, made)| self.returned(insert, made, row)).collect();

@@ -46,6 +46,12 @@ CREATE TABLE events (
 );
 ";
 
+/// Makes foreign keys wait for the end of the transaction.
+pub(crate) const DEFER: &str = "
+ALTER TABLE books ALTER CONSTRAINT books_author_id_fkey DEFERRABLE INITIALLY DEFERRED;
+ALTER TABLE nodes ALTER CONSTRAINT nodes_parent_id_fkey DEFERRABLE INITIALLY DEFERRED;
+";
+
 /// Empties the tables, in a third of the time that TRUNCATE takes. Their sequences go on, so that ids stay in stock.
 pub(crate) const RESET: &str = "
 DELETE FROM events; DELETE FROM books; DELETE FROM authors;
