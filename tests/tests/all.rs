@@ -5,6 +5,7 @@
 
 mod diesel_own;
 mod differential;
+mod seaorm_own;
 mod storage;
 
 macro_rules! with_diesel {
