@@ -223,8 +223,8 @@ impl Batch {
         self.lost_last_value |= ended.lost_last_value;
     }
 
-    /// A statement ran on a connection of the pool outside of transactions.
-    pub fn ran_outside(&mut self, recognised: &Arc<Recognised>, ok: bool) {
+    /// A statement ran on a connection of the pool outside of transactions, or may have run.
+    pub fn ran_outside(&mut self, recognised: &Arc<Recognised>) {
         let table = match &recognised.kind {
             Kind::Insert(insert) => Some(Some(&insert.table)),
             Kind::UnfitInsert { table, .. } => Some(table.as_ref()),
@@ -237,7 +237,10 @@ impl Batch {
             self.note_sent(&table.map_or_else(|| "?".to_owned(), ToString::to_string), Reason::NotInTransaction);
         }
         self.sending = Some(Arc::clone(recognised));
-        self.sent(ok);
+        self.sent(true);
+        // The doubt is the transactions'; the catalog that this one looks things up in is still that of the pool.
+        self.session.was_unsettled = false;
+        self.session.unsettled = None;
     }
 
     /// The adapter was dropped in the middle of a step (DESIGN.md §2.8): nobody knows how the statement ended that was
@@ -248,8 +251,8 @@ impl Batch {
             self.discard_pending();
             self.outbox.clear();
         }
-        if self.sending.take().is_some() {
-            self.apply(Effects { tangles_transaction: false, ..Effects::ANY });
+        if self.sending.is_some() {
+            self.sent(true);
             self.transaction.is_uncertain = self.transaction.open;
         }
         self.offer = None;
@@ -741,7 +744,7 @@ impl Batch {
 
     fn insert_was_sent(&mut self, table: Option<&TableName>, effects: Effects) {
         self.transaction.snapshot_taken |= self.transaction.open;
-        let known: Vec<Arc<Table>> = match (&self.session.catalog, table) {
+        let known: Vec<Arc<Table>> = match (self.catalog(), table) {
             // The settings may have changed, and with them which of the tables of this name is meant.
             (Some(catalog), Some(name)) if self.session.unsettled.is_some() => {
                 catalog.tables().iter().filter(|table| table.name == name.name).cloned().collect()

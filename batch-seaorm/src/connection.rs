@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batch_core::{Batch, BatchOptions, Explanation, Recognised, Stats};
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{
@@ -249,15 +249,23 @@ impl DatabaseConnection {
         transaction::run_async(self.begin_with_config(isolation_level, access_mode).await, callback).await
     }
 
-    /// What a statement outside of transactions is, if batching is on.
-    fn recognise(&self, sql: &str) -> Option<Arc<Recognised>> {
+    /// A statement outside of transactions that is about to run.
+    fn outside(&self, sql: &str) -> Outside<'_> {
         let home = self.shared.home();
-        home.is_on().then(|| home.recognise(sql))
+        Outside { shared: &self.shared, recognised: home.is_on().then(|| home.recognise(sql)) }
     }
+}
 
-    fn ran(&self, recognised: Option<Arc<Recognised>>, ok: bool) {
-        if let Some(recognised) = recognised {
-            self.shared.home().ran_outside(&recognised, ok);
+/// A statement outside of transactions while it runs. If its future is dropped, it may have run all the same.
+struct Outside<'a> {
+    shared: &'a Shared,
+    recognised: Option<Arc<Recognised>>,
+}
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        if let Some(recognised) = &self.recognised {
+            self.shared.home().ran_outside(recognised);
         }
     }
 }
@@ -269,31 +277,23 @@ impl ConnectionTrait for DatabaseConnection {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        let recognised = self.recognise(&stmt.sql);
-        let result = self.inner.execute_raw(stmt).await;
-        self.ran(recognised, result.is_ok());
-        result
+        let _outside = self.outside(&stmt.sql);
+        self.inner.execute_raw(stmt).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let recognised = self.recognise(sql);
-        let result = self.inner.execute_unprepared(sql).await;
-        self.ran(recognised, result.is_ok());
-        result
+        let _outside = self.outside(sql);
+        self.inner.execute_unprepared(sql).await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let recognised = self.recognise(&stmt.sql);
-        let result = self.inner.query_one_raw(stmt).await;
-        self.ran(recognised, result.is_ok());
-        result
+        let _outside = self.outside(&stmt.sql);
+        self.inner.query_one_raw(stmt).await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let recognised = self.recognise(&stmt.sql);
-        let result = self.inner.query_all_raw(stmt).await;
-        self.ran(recognised, result.is_ok());
-        result
+        let _outside = self.outside(&stmt.sql);
+        self.inner.query_all_raw(stmt).await
     }
 }
 
@@ -309,10 +309,16 @@ impl StreamTrait for DatabaseConnection {
         stmt: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let recognised = self.recognise(&stmt.sql);
-            let stream = self.inner.stream_raw(stmt).await;
-            self.ran(recognised, stream.is_ok());
-            Ok(stream?.boxed())
+            let outside = self.outside(&stmt.sql);
+            let rows = self.inner.stream_raw(stmt).await?;
+            // It runs until the stream ends or is dropped.
+            let stream: RowStream<'a> = Box::pin(async_stream::stream! {
+                let _outside = outside;
+                for await row in rows {
+                    yield row;
+                }
+            });
+            Ok(stream)
         })
     }
 }

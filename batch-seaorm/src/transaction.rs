@@ -359,10 +359,9 @@ impl DatabaseTransaction {
     /// Nested transactions that were dropped are rolled back first.
     async fn lock(&self) -> Result<MutexGuard<'_, Session>, DbErr> {
         let mut session = self.session.lock().await;
-        while let Some(depth) = session.dropped.last().copied() {
+        while let Some(depth) = session.dropped.pop() {
             let sql = format!("ROLLBACK TO SAVEPOINT {}", savepoint(depth));
             session.control(&sql).await.map_err(|failure| Called::Query.error(failure))?;
-            session.dropped.pop();
         }
         Ok(session)
     }

@@ -1072,3 +1072,132 @@ mod telling {
         assert_eq!(another.batch.explanation().tables.len(), 1);
     }
 }
+
+mod pools {
+    use super::*;
+
+    const INSERT: &str = "INSERT INTO notes (body) VALUES ('a')";
+
+    /// A pool whose batching is on, and a program in its first transaction.
+    fn pool() -> (Batch, Program) {
+        let mut program = Program::off([users(), notes()]);
+        let database = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let pool = Batch::of_pool(&format!("postgres://me@test/{database}"), "pool 1").built_in_types_only();
+        program.batch = pool.transaction();
+        let step = program.batch.enable(BatchOptions::new());
+        program.drive(step, "");
+        program.wire();
+        (pool, program)
+    }
+
+    fn ran(pool: &mut Batch, sql: &str) {
+        let recognised = pool.recognise(sql);
+        pool.ran_outside(&recognised);
+    }
+
+    #[test]
+    fn each_transaction_goes_by_the_pools_catalog_and_gives_its_counters_back() {
+        let (mut pool, mut program) = pool();
+        for _ in 0..2 {
+            program.batch = pool.transaction();
+            program.run("BEGIN");
+            assert_eq!(program.run(INSERT), waits());
+            program.run("COMMIT");
+            pool.absorb(&program.batch);
+        }
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "COMMIT", "BEGIN", "flush notes", "COMMIT"]);
+        assert_eq!((pool.stats().inserts_deferred, pool.stats().rows_flushed), (2, 2));
+    }
+
+    #[test]
+    fn a_setting_that_may_have_changed_on_one_connection_is_doubted_on_all() {
+        let (mut pool, mut program) = pool();
+        ran(&mut pool, "SET search_path = other");
+        for _ in 0..2 {
+            program.batch = pool.transaction();
+            program.run("BEGIN");
+            assert_eq!(program.run(INSERT), Sent);
+            assert_eq!(program.run(INSERT), waits());
+            program.run("ROLLBACK");
+            pool.absorb(&program.batch);
+        }
+        assert_eq!(pool.stats().inserts_sent[&Reason::FirstUse], 2);
+    }
+
+    #[test]
+    fn a_setting_that_ends_with_its_transaction_is_not() {
+        let (mut pool, mut program) = pool();
+        for setting in ["SET LOCAL a.b = 'c'", "SELECT set_config('a.b', 'c', true)", "SELECT 1"] {
+            program.batch = pool.transaction();
+            program.run("BEGIN");
+            program.run(setting);
+            program.run("COMMIT");
+            pool.absorb(&program.batch);
+            ran(&mut pool, "SELECT 2");
+        }
+        program.batch = pool.transaction();
+        program.run("BEGIN");
+        assert_eq!(program.run(INSERT), waits());
+    }
+
+    #[test]
+    fn an_insert_outside_makes_stock_stale_and_counts() {
+        let (mut pool, mut program) = pool();
+        program.batch = pool.transaction();
+        program.begin_stocked();
+        program.run("COMMIT");
+        pool.absorb(&program.batch);
+        assert!(lock(&pool.database.stock).len() > 0);
+        ran(&mut pool, "INSERT INTO notes (body) VALUES ('a')");
+        assert!(lock(&pool.database.stock).len() > 0, "notes have no ids");
+        ran(&mut pool, INSERT_USER);
+        assert_eq!(lock(&pool.database.stock).len(), 0);
+        assert_eq!(pool.stats().inserts_sent[&Reason::NotInTransaction], 2);
+    }
+
+    #[test]
+    fn a_cancelled_flush_leaves_only_the_rollback() {
+        let (pool, mut program) = pool();
+        program.batch = pool.transaction();
+        program.run("BEGIN");
+        program.run(INSERT);
+        assert!(matches!(program.batch.flush(), Step::Run(_)));
+        program.batch.cancelled();
+        assert!(!program.batch.has_pending());
+        for sql in [INSERT, "SELECT 1", "COMMIT", "ROLLBACK TO a"] {
+            let recognised = program.batch.recognise(sql);
+            assert!(matches!(program.batch.offer(recognised, Binds::default()), Step::Refuse(_)), "{sql}");
+        }
+        assert_eq!(program.run("ROLLBACK"), Sent);
+        program.run("BEGIN");
+        assert_eq!(program.run(INSERT), waits());
+    }
+
+    #[test]
+    fn after_a_cancelled_statement_of_the_program_nothing_waits_in_its_transaction() {
+        let (pool, mut program) = pool();
+        program.batch = pool.transaction();
+        program.run("BEGIN");
+        let select = program.batch.recognise("SELECT 1");
+        assert!(matches!(program.batch.offer(select, Binds::default()), Step::Send));
+        program.batch.cancelled();
+        assert_eq!(program.run(INSERT), Sent);
+        assert_eq!(program.sent_because(Reason::Cancelled), 1);
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run(INSERT), waits());
+    }
+
+    #[test]
+    fn types_of_the_databases_own_are_not_answered() {
+        let mut program = Program::new([table("t").column(column("c", "mood"))]);
+        let insert = "INSERT INTO t (c) VALUES ('sad') RETURNING";
+        program.run("BEGIN");
+        assert!(matches!(program.run(&format!("{insert} c")), Seen::Answer(_)));
+        program.run("COMMIT");
+        program.batch = program.batch.transaction().built_in_types_only();
+        program.run("BEGIN");
+        assert_eq!(program.run(&format!("{insert} c")), Sent);
+        assert!(matches!(program.run(&format!("{insert} c::text")), Seen::Answer(_)));
+    }
+}
