@@ -5,12 +5,16 @@
 
 #![allow(missing_docs, reason = "a benchmark has no callers")]
 
+mod common;
+
 use std::time::{Duration, Instant};
 
 use batch_support::{Database, Server};
 use diesel::connection::{Connection, LoadConnection};
 use diesel::pg::Pg;
 use diesel::prelude::*;
+
+use self::common::{Result, from_env, median, peak_memory, report};
 
 diesel::table! {
     users (id) {
@@ -19,8 +23,6 @@ diesel::table! {
         age -> Integer,
     }
 }
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let rows = from_env("ROWS", 100_000)?;
@@ -128,32 +130,4 @@ fn timed(database: &Database, f: impl FnOnce() -> QueryResult<()>) -> Result<Dur
     let start = Instant::now();
     f()?;
     Ok(start.elapsed())
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn report(what: &str, time: Duration, base: Duration, rows: usize) {
-    let seconds = time.as_secs_f64();
-    println!(
-        "{what:<32} {seconds:>8.3} s {:>9.2} µs/row {:>7.2}×",
-        1e6 * seconds / rows as f64,
-        base.as_secs_f64() / seconds
-    );
-}
-
-/// The most memory that this process has used, in KiB.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
-}
-
-fn from_env(name: &str, default: usize) -> Result<usize> {
-    match std::env::var(name) {
-        Ok(value) => Ok(value.parse().map_err(|_| format!("{name} is not a number: {value:?}"))?),
-        Err(_) => Ok(default),
-    }
 }
