@@ -246,7 +246,8 @@ mod wire {
     }
 }
 
-/// A connection over loopback; whoever else connected first would be told nothing but the greeting.
+/// A connection over loopback. A process of the same machine that connects to the port in the moment between `open` and
+/// `accept` would get the answers in our place, and our own connection none.
 #[cfg(not(unix))]
 mod wire {
     use std::io;
