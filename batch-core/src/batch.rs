@@ -387,7 +387,7 @@ impl Batch {
         self.raising = true;
         if committing && self.transaction.open {
             // A COMMIT that fails ends the transaction.
-            self.outbox.push_back(Query::new(Purpose::Control, "ROLLBACK"));
+            self.outbox.push_back(Query::new(Purpose::Rollback, "ROLLBACK"));
         }
         self.advance()
     }

@@ -27,8 +27,9 @@ impl<'a> Running<'a> {
 
     /// The statement that was to be sent was sent.
     pub(crate) fn sent(mut self, ok: bool) {
-        self.batch.sent(ok);
-        self.done = true;
+        if !std::mem::replace(&mut self.done, true) {
+            self.batch.sent(ok);
+        }
     }
 
     fn done(&mut self) {
@@ -76,7 +77,7 @@ pub(crate) async fn drive<'a>(
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
                     // An error is the cause of those in cleaning up after it.
-                    if query.purpose != Purpose::Control || failure.is_none() {
+                    if !matches!(query.purpose, Purpose::Control | Purpose::Rollback) || failure.is_none() {
                         failure = Some(error.into());
                     }
                     running.batch().failed()
@@ -86,13 +87,16 @@ pub(crate) async fn drive<'a>(
     }
 }
 
-/// Offers a statement and does what the engine says.
+/// Offers a statement and does what the engine says; where batching is off, it is to be sent.
 pub(crate) async fn offer<'a>(
     conn: &mut PgConnection,
     batch: &'a mut Batch,
     recognised: &Arc<Recognised>,
     values: Option<&sea_orm::Values>,
 ) -> Result<Outcome<'a>, Failure> {
+    if !batch.is_on() {
+        return Ok(Outcome::Send(Running { batch, done: true }));
+    }
     let binds = if batch.wants_binds(recognised) { bind::binds(values) } else { Default::default() };
     let mut running = Running::new(batch);
     let step = running.batch().offer(Arc::clone(recognised), binds);
@@ -100,14 +104,12 @@ pub(crate) async fn offer<'a>(
 }
 
 async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {
-    if query.purpose == Purpose::Control && query.sql == "ROLLBACK" {
-        // It ends the transaction that sqlx counts, and so has to come from there: `Session::finish` does it.
-        return Ok(Vec::new());
-    }
     // Preparing a statement costs sqlx a round trip of its own.
     let simple = match query.purpose {
         Purpose::Control => Some(&query.sql),
-        _ => query.simple_sql.as_ref(),
+        // sqlx counts transactions: `Session::finish` ends this one.
+        Purpose::Rollback => return Ok(Vec::new()),
+        Purpose::Ask | Purpose::Flush => query.simple_sql.as_ref(),
     };
     if let Some(sql) = simple {
         let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).try_collect().await?;

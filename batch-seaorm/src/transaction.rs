@@ -84,15 +84,9 @@ fn settings(isolation_level: Option<IsolationLevel>, access_mode: Option<AccessM
 impl Session {
     async fn begin(&mut self, mut conn: PoolConnection<Postgres>) -> Result<(), Failure> {
         let recognised = self.batch.recognise("BEGIN");
-        let running = match self.batch.is_on() {
-            false => None,
-            true => match run::offer(&mut conn, &mut self.batch, &recognised, None).await? {
-                Outcome::Send(running) => Some(running),
-                Outcome::Answer(_) => None,
-            },
-        };
+        let outcome = run::offer(&mut conn, &mut self.batch, &recognised, None).await?;
         let begun = sqlx::Transaction::begin(conn, None).await;
-        if let Some(running) = running {
+        if let Outcome::Send(running) = outcome {
             running.sent(begun.is_ok());
         }
         self.transaction = Some(begun?);
@@ -136,11 +130,8 @@ impl Session {
         send: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<Done<T>, Failure> {
         let conn = Self::conn(&mut self.transaction)?;
-        if !self.batch.is_on() {
-            return Ok(Done::Sent(send(conn).await?));
-        }
         let recognised = self.batch.recognise(sql);
-        if recognised.is_insert() && self.mirror.is_none() {
+        if self.batch.is_on() && recognised.is_insert() && self.mirror.is_none() {
             self.mirror = Some(self.shared.mirror().await?);
         }
         match run::offer(conn, &mut self.batch, &recognised, values).await? {
@@ -181,26 +172,21 @@ impl Session {
         }
         let recognised = self.batch.recognise(if commit { "COMMIT" } else { "ROLLBACK" });
         let conn = Self::conn(&mut self.transaction)?;
-        let running = match self.batch.is_on() {
-            false => None,
-            true => match run::offer(conn, &mut self.batch, &recognised, None).await {
-                Ok(Outcome::Send(running)) => Some(running),
-                Ok(Outcome::Answer(_)) => None,
-                Err(failure) => {
-                    // A COMMIT that fails leaves no transaction open.
-                    if let Some(transaction) = self.transaction.take() {
-                        transaction.rollback().await?;
-                    }
-                    return Err(failure);
-                }
-            },
-        };
+        let offered = run::offer(conn, &mut self.batch, &recognised, None).await;
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let outcome = match offered {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                // A COMMIT that fails leaves no transaction open.
+                transaction.rollback().await?;
+                return Err(failure);
+            }
+        };
         let result = match commit {
             true => transaction.commit().await,
             false => transaction.rollback().await,
         };
-        if let Some(running) = running {
+        if let Outcome::Send(running) = outcome {
             running.sent(result.is_ok());
         }
         Ok(result?)
@@ -468,13 +454,11 @@ impl StreamTrait for DatabaseTransaction {
                 let failed = |failure| Called::Query.error(failure);
                 let conn = Session::conn(transaction).map_err(failed)?;
                 let mut answer = None;
-                if batch.is_on() {
-                    let recognised = batch.recognise(&stmt.sql);
-                    match run::offer(conn, batch, &recognised, stmt.values.as_ref()).await.map_err(failed)? {
-                        Outcome::Answer(given) => answer = Some(given),
-                        // The program may well stop reading before the end.
-                        Outcome::Send(running) => running.sent(true),
-                    }
+                let recognised = batch.recognise(&stmt.sql);
+                match run::offer(conn, batch, &recognised, stmt.values.as_ref()).await.map_err(failed)? {
+                    Outcome::Answer(given) => answer = Some(given),
+                    // The program may well stop reading before the end.
+                    Outcome::Send(running) => running.sent(true),
                 }
                 match answer {
                     Some(answer) => {

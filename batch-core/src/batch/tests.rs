@@ -126,7 +126,7 @@ impl Program {
         let (said, rows) = match query.purpose {
             Purpose::Ask if query.params.is_empty() => ("catalog".to_owned(), self.catalog.clone()),
             Purpose::Ask => self.reserve(query),
-            Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
+            Purpose::Flush | Purpose::Control | Purpose::Rollback => (query.sql.clone(), Vec::new()),
         };
         let works = self.works(&said);
         self.wire.push(said);
