@@ -1,6 +1,8 @@
 //! The comparison that the programs print: what each run cost, and whether they stored the same.
 
 use std::fmt;
+use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use batch_support::Database;
@@ -70,6 +72,22 @@ impl fmt::Display for Comparison<'_> {
         }
         Ok(())
     }
+}
+
+/// Prints what the two runs cost and that their databases hold the same rows; the last line is the speed-up.
+///
+/// # Errors
+///
+/// If the rows differ, or standard output is closed.
+pub fn print(latency: Duration, plain: (Run, &Database), batched: (Run, &Database)) -> Result<()> {
+    let speed_up = Times(batched.0.speed_up_over(&plain.0));
+    let mut out = std::io::stdout();
+    writeln!(out, "{} ms of round-trip latency\n", latency.as_secs_f64() * 1e3)?;
+    writeln!(out, "{}", Comparison(&[plain.0, batched.0]))?;
+    let rows = same_rows(plain.1, batched.1)?;
+    writeln!(out, "same rows in both databases: {rows} compared, ids and foreign keys included\n")?;
+    writeln!(out, "speed-up: {speed_up}")?;
+    Ok(())
 }
 
 /// A ratio as people say it: `1.4×`, `112×`.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use batch_examples::cli::{latency, progress_bar};
 use batch_examples::genbank::{self, Record};
 use batch_examples::measure::measure;
-use batch_examples::report::{Comparison, Run, Times, same_rows};
+use batch_examples::report::{Run, print};
 use batch_examples::{diesel_import, schema};
 use batch_support::{Database, Proxy, Server};
 use diesel::Connection;
@@ -45,15 +45,7 @@ fn main() -> Result<()> {
         batch_diesel::enable_batch_inserts(&mut conn)?;
         Ok(conn)
     })?;
-    let speed_up = Times(batched.speed_up_over(&plain));
-
-    let mut out = std::io::stdout();
-    writeln!(out, "{} ms of round-trip latency\n", latency.as_secs_f64() * 1e3)?;
-    writeln!(out, "{}", Comparison(&[plain, batched]))?;
-    let rows = same_rows(&plain_database, &batched_database)?;
-    writeln!(out, "same rows in both databases: {rows} compared, ids and foreign keys included\n")?;
-    writeln!(out, "speed-up: {speed_up}")?;
-    Ok(())
+    print(latency, (plain, &plain_database), (batched, &batched_database))
 }
 
 /// Imports the records over a connection of its own, closed at the end.
