@@ -6,19 +6,46 @@
 //! [`Mirror`] is one whose other end is held here, in the same process, and is told what it gets to read. It has sent one
 //! query, and that never ends: each answer is some more of its result. That costs two system calls an answer and no
 //! task or thread.
+//!
+//! The connection belongs to a runtime of its own that nobody drives: on the program's, each answer would wake a thread
+//! that waits for events, to tell it what the thread that wrote the answer knows. What is written is there when it is
+//! read, so that sqlx need not wait. Only where a socket cannot hold all of an answer is the runtime driven, by a thread
+//! that ends with it.
 
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::thread;
 
 use batch_core::{Field, Rows};
 use futures_util::Stream;
 use futures_util::future::poll_fn;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, PgRow, PgSslMode};
 use sea_orm::sqlx::{self, ConnectOptions, Connection, Either, Executor};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::oneshot;
 
-type Results = Pin<Box<dyn Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Send>>;
+type Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>;
+type Results = Pin<Box<dyn Stream<Item = Item> + Send>>;
+
+/// What the connections belong to. Never dropped, as that is not allowed where a runtime is running.
+fn reactor() -> io::Result<&'static Runtime> {
+    static REACTOR: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    let made = REACTOR
+        .get_or_init(|| runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()));
+    made.as_ref().map_err(|error| io::Error::other(error.as_str()))
+}
+
+/// Waits for `work` on a thread that drives the connections' runtime for as long.
+async fn driven<T: Send + 'static>(
+    work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+) -> Result<T, sqlx::Error> {
+    let reactor = reactor()?;
+    let (sender, receiver) = oneshot::channel();
+    thread::Builder::new().name("batched-writes".into()).spawn(move || drop(sender.send(reactor.block_on(work))))?;
+    receiver.await.unwrap_or_else(|_| Err(closed()))
+}
 
 /// A connection to ourselves.
 pub(crate) struct Mirror {
@@ -39,6 +66,10 @@ impl Mirror {
     ///
     /// Where the process may open no more sockets, or there is no folder for temporary files.
     pub(crate) async fn connect() -> Result<Self, sqlx::Error> {
+        driven(Self::open()).await
+    }
+
+    async fn open() -> Result<Self, sqlx::Error> {
         let listener = wire::Listener::open()?;
         let options = listener
             .at(PgConnectOptions::new_without_pgpass())
@@ -68,8 +99,8 @@ impl Mirror {
         .await?;
         let mut mirror = Self { socket, results, fields: None, buffer: Vec::new() };
         mirror.greet();
-        let first = mirror.next().await?;
-        debug_assert!(matches!(first, Either::Left(_)), "the greeting ends with a result");
+        let (mirror, first) = mirror.wait(1).await?;
+        debug_assert!(matches!(*first, [Either::Left(_)]), "the greeting ends with a result");
         Ok(mirror)
     }
 
@@ -89,10 +120,11 @@ impl Mirror {
         complete(&mut self.buffer, 0);
     }
 
-    /// The rows of an answer.
-    pub(crate) async fn rows(&mut self, rows: &Rows) -> Result<Vec<PgRow>, sqlx::Error> {
+    /// The rows of an answer. Like [`Mirror::count`], it takes the connection, so that a future that is dropped leaves
+    /// none that is out of step.
+    pub(crate) async fn rows(mut self, rows: &Rows) -> Result<(Self, Vec<PgRow>), sqlx::Error> {
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok((self, Vec::new()));
         }
         if self.fields.as_deref() != Some(rows.fields()) {
             describe(&mut self.buffer, rows.fields());
@@ -108,50 +140,75 @@ impl Mirror {
                 }
             });
         }
-        let mut out = Vec::with_capacity(rows.len());
-        while out.len() < rows.len() {
-            match self.next().await? {
-                Either::Right(row) => out.push(row),
-                Either::Left(_) => return Err(closed()),
-            }
-        }
-        Ok(out)
+        let (mirror, results) = self.read(rows.len()).await?;
+        let rows = results.into_iter().map(|result| result.right().ok_or_else(closed));
+        Ok((mirror, rows.collect::<Result<_, _>>()?))
     }
 
     /// The result of a statement that inserted so many rows.
-    pub(crate) async fn count(&mut self, rows: usize) -> Result<PgQueryResult, sqlx::Error> {
+    pub(crate) async fn count(mut self, rows: usize) -> Result<(Self, PgQueryResult), sqlx::Error> {
         complete(&mut self.buffer, rows);
-        match self.next().await? {
-            Either::Left(result) => Ok(result),
-            Either::Right(_) => Err(closed()),
-        }
+        let (mirror, mut results) = self.read(1).await?;
+        let result = results.pop().and_then(Either::left).ok_or_else(closed)?;
+        Ok((mirror, result))
     }
 
-    async fn next(&mut self) -> Result<Either<PgQueryResult, PgRow>, sqlx::Error> {
-        poll_fn(|cx| self.poll(cx)).await
+    /// So many results of what is in the buffer.
+    async fn read(mut self, count: usize) -> Result<(Self, Vec<Either<PgQueryResult, PgRow>>), sqlx::Error> {
+        self.write()?;
+        if !self.buffer.is_empty() {
+            return driven(self.wait(count)).await;
+        }
+        let mut results = Vec::with_capacity(count);
+        poll_fn(|cx| {
+            while results.len() < count {
+                match self.results.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(result)) => results.push(result?),
+                    Poll::Ready(None) | Poll::Pending => return Poll::Ready(Err(closed())),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        Ok((self, results))
+    }
+
+    /// Like [`Mirror::read`], for what the socket cannot hold at once.
+    async fn wait(mut self, count: usize) -> Result<(Self, Vec<Either<PgQueryResult, PgRow>>), sqlx::Error> {
+        let mut results = Vec::with_capacity(count);
+        while results.len() < count {
+            results.push(poll_fn(|cx| self.poll(cx)).await?);
+        }
+        Ok((self, results))
     }
 
     /// Writes what is to be read, as much as there is room for, and reads.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Either<PgQueryResult, PgRow>, sqlx::Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
         loop {
-            let mut stuck = self.buffer.is_empty();
-            while !self.buffer.is_empty() && !stuck {
-                match self.socket.write(&self.buffer) {
-                    Ok(0) => return Poll::Ready(Err(closed())),
-                    Ok(written) => drop(self.buffer.drain(..written)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => stuck = true,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
-            }
+            let has_written = self.write()?;
             match self.results.as_mut().poll_next(cx) {
-                Poll::Ready(Some(result)) => return Poll::Ready(result),
-                Poll::Ready(None) => return Poll::Ready(Err(closed())),
+                Poll::Ready(result) => return Poll::Ready(result.unwrap_or_else(|| Err(closed()))),
                 // What was read made room for the rest.
-                Poll::Pending if !self.buffer.is_empty() => {}
+                Poll::Pending if has_written && !self.buffer.is_empty() => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// As much as there is room for; whether there was any.
+    fn write(&mut self) -> io::Result<bool> {
+        let mut written = 0;
+        while written < self.buffer.len() {
+            match self.socket.write(&self.buffer[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.buffer.drain(..written);
+        Ok(written > 0)
     }
 }
 

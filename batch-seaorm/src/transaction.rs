@@ -155,8 +155,8 @@ impl Session {
     }
 
     async fn count(&mut self, answer: &Answer) -> Result<PgQueryResult, Failure> {
-        let mut mirror = take_mirror(&mut self.mirror, &self.shared).await?;
-        let count = mirror.count(answer.count).await?;
+        let mirror = take_mirror(&mut self.mirror, &self.shared).await?;
+        let (mirror, count) = mirror.count(answer.count).await?;
         self.mirror = Some(mirror);
         Ok(count)
     }
@@ -198,13 +198,12 @@ async fn rows(mirror: &mut Option<Mirror>, shared: &Shared, answer: &Answer) -> 
     if answer.rows.is_empty() {
         return Ok(Vec::new());
     }
-    let mut taken = take_mirror(mirror, shared).await?;
-    let rows = taken.rows(&answer.rows).await?;
+    let taken = take_mirror(mirror, shared).await?;
+    let (taken, rows) = taken.rows(&answer.rows).await?;
     *mirror = Some(taken);
     Ok(rows)
 }
 
-/// Taken out while it is used, so that a future that is dropped then leaves none that is out of step.
 async fn take_mirror(mirror: &mut Option<Mirror>, shared: &Shared) -> Result<Mirror, Failure> {
     match mirror.take() {
         Some(mirror) => Ok(mirror),
