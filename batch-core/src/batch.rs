@@ -55,6 +55,7 @@ pub struct Batch {
     database: Arc<Database>,
     login: String,
     built_in_types_only: bool,
+    holds_begin: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -102,6 +103,8 @@ struct Session {
 #[derive(Debug, Default)]
 struct Transaction {
     open: bool,
+    /// The server does not know of it yet.
+    begin_is_held: bool,
     aborted: bool,
     read_only: bool,
     schema_changed: bool,
@@ -170,6 +173,8 @@ enum Running {
     },
     /// Its end.
     Unguard,
+    /// A BEGIN that was held back.
+    Begin,
     Reserve,
     Flush,
     Cleanup,
@@ -201,11 +206,26 @@ impl Batch {
         self
     }
 
+    /// BEGIN may be held back until something has to be sent ([`BatchOptions::late_begin`]). Only for drivers that run the
+    /// simple form of a query where it has one ([`Query::simple_sql`]): BEGIN goes in front of it, without a round trip
+    /// of its own. [`Batch::is_on_server`] tells such a driver whether a transaction has to be ended.
+    #[must_use]
+    pub fn holds_begin(mut self) -> Self {
+        self.holds_begin = true;
+        self
+    }
+
+    /// Whether the server knows of the transaction that is open, or may know of it.
+    pub fn is_on_server(&self) -> bool {
+        self.transaction.open && !self.transaction.begin_is_held
+    }
+
     /// The batching of a transaction that is about to begin on a connection of the pool.
     #[must_use]
     pub fn transaction(&self) -> Self {
         let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
         batch.built_in_types_only = self.built_in_types_only;
+        batch.holds_begin = self.holds_begin;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
@@ -266,6 +286,7 @@ impl Batch {
             database,
             login,
             built_in_types_only: false,
+            holds_begin: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -344,7 +365,7 @@ impl Batch {
         match self.running.take() {
             Some(Running::Guard) => return self.query_catalog(),
             Some(Running::Catalog { epoch }) => {
-                self.transaction.snapshot_taken |= self.transaction.open;
+                self.transaction.snapshot_taken |= self.is_on_server();
                 self.catalog_came(rows, epoch);
                 if self.guards_catalog() {
                     return self.unguard("RELEASE SAVEPOINT batched_writes");
@@ -355,7 +376,7 @@ impl Batch {
                 self.reservation_came(rows);
             }
             Some(Running::Cleanup) => self.end_transaction(),
-            Some(Running::Flush | Running::Unguard) | None => {}
+            Some(Running::Flush | Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
     }
@@ -376,7 +397,7 @@ impl Batch {
             Some(Running::Cleanup) => self.end_transaction(),
             _ => {}
         }
-        self.transaction.aborted = self.transaction.open;
+        self.transaction.aborted = self.is_on_server();
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
         self.outbox.clear();
@@ -385,9 +406,11 @@ impl Batch {
             if matches!(recognised.kind, Kind::Commit));
         self.offer = None;
         self.raising = true;
-        if committing && self.transaction.open {
-            // A COMMIT that fails ends the transaction.
-            self.outbox.push_back(Query::new(Purpose::Rollback, "ROLLBACK"));
+        // A COMMIT that fails ends the transaction.
+        if committing && self.is_on_server() {
+            self.outbox.push_back(Query::new(Purpose::Control, "ROLLBACK"));
+        } else if committing {
+            self.end_transaction();
         }
         self.advance()
     }
@@ -399,21 +422,11 @@ impl Batch {
             self.transaction.aborted = self.transaction.open;
         }
         match &recognised.kind {
-            Kind::Begin { read_only, fixes_snapshot } if ok && !self.transaction.open => {
-                let options = self.database.options();
-                if !Arc::ptr_eq(&options, &self.options) {
-                    self.options = options;
-                    self.plans.forget();
-                }
+            Kind::Begin { read_only, fixes_snapshot, .. } if ok && !self.transaction.open => {
                 let (read_only, fixes_snapshot) = (*read_only, *fixes_snapshot);
-                self.transaction = Transaction { open: true, read_only, fixes_snapshot, ..Transaction::default() };
+                self.begin(Transaction { read_only, fixes_snapshot, ..Transaction::default() });
             }
-            Kind::Commit | Kind::Rollback => {
-                self.end_transaction();
-                if std::mem::take(&mut self.session.script_changed_schema) {
-                    self.database.invalidate();
-                }
-            }
+            Kind::Commit | Kind::Rollback => self.transaction_ended(),
             Kind::RollbackTo(_) if ok => self.rolled_back_to_savepoint(),
             Kind::Insert(insert) => self.insert_was_sent(Some(&insert.table), Effects::default()),
             Kind::UnfitInsert { table, effects, .. } => {
@@ -426,6 +439,63 @@ impl Batch {
             }
             _ => {}
         }
+    }
+
+    fn begin(&mut self, transaction: Transaction) {
+        let options = self.database.options();
+        if !Arc::ptr_eq(&options, &self.options) {
+            self.options = options;
+            self.plans.forget();
+        }
+        self.transaction = Transaction { open: true, ..transaction };
+    }
+
+    /// The program ended it.
+    fn transaction_ended(&mut self) {
+        self.end_transaction();
+        if std::mem::take(&mut self.session.script_changed_schema) {
+            self.database.invalidate();
+        }
+    }
+
+    /// Whether a statement of transaction control that is about to be sent need not be: a BEGIN that may come later, and
+    /// the end of a transaction that the server does not know of.
+    fn withhold(&mut self, recognised: &Recognised) -> bool {
+        match &recognised.kind {
+            Kind::Begin { plain: true, .. } if self.may_hold_begin() => {
+                self.begin(Transaction { begin_is_held: true, ..Transaction::default() });
+                true
+            }
+            Kind::Commit | Kind::Rollback if self.transaction.begin_is_held => {
+                self.transaction_ended();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn may_hold_begin(&mut self) -> bool {
+        // What the session's settings make of a transaction has to be known.
+        self.holds_begin
+            && !self.transaction.open
+            && self.session.unsettled.is_none()
+            && self.database.options().late_begin
+            && self.catalog().is_some_and(|catalog| !catalog.fixes_snapshot && !catalog.read_only)
+    }
+
+    fn send_begin(&mut self) -> Step {
+        self.transaction.begin_is_held = false;
+        self.running = Some(Running::Begin);
+        Step::Run(Query::new(Purpose::Control, "BEGIN"))
+    }
+
+    /// Whether what is in the outbox needs a BEGIN before it: a single statement that is all of a transaction is one by
+    /// itself.
+    fn begins_first(&self) -> bool {
+        let ends = matches!(&self.offer, Some(Offer::Statement { recognised, send: true, .. })
+            if matches!(recognised.kind, Kind::Commit));
+        let is_whole = ends && self.outbox.len() == 1;
+        self.transaction.begin_is_held && !self.outbox.is_empty() && !is_whole
     }
 
     /// A statement that was sent failed after all, as rows are read one by one.
@@ -447,6 +517,9 @@ impl Batch {
     /// Goes on until the adapter has to do something.
     fn advance(&mut self) -> Step {
         loop {
+            if self.begins_first() {
+                return self.send_begin();
+            }
             if let Some(mut query) = self.outbox.pop_front() {
                 let cleaning = self.raising;
                 self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
@@ -477,6 +550,13 @@ impl Batch {
                 },
                 Some(Offer::Statement { recognised, binds, send, reserved, made }) => {
                     if send {
+                        if self.withhold(&recognised) {
+                            return Step::Answer(Answer::default());
+                        }
+                        if self.transaction.begin_is_held {
+                            self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
+                            return self.send_begin();
+                        }
                         self.sending = Some(recognised);
                         return Step::Send;
                     }
@@ -655,7 +735,7 @@ impl Batch {
 
     /// Whether a catalog query that fails would abort a transaction of the program, which did not ask for it.
     fn guards_catalog(&self) -> bool {
-        self.transaction.open && !matches!(self.offer, Some(Offer::Enable(_)))
+        self.is_on_server() && !matches!(self.offer, Some(Offer::Enable(_)))
     }
 
     fn unguard(&mut self, sql: &str) -> Step {
@@ -676,7 +756,7 @@ impl Batch {
             Ok(catalog) => {
                 let catalog = Arc::new(catalog);
                 // What an old snapshot or uncommitted changes show is nobody else's.
-                let is_old = self.transaction.open && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
+                let is_old = self.is_on_server() && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
                 self.transaction.catalog_is_its_own |= is_old;
                 if !self.transaction.schema_changed && !is_old {
                     let login = (!self.session.was_unsettled).then_some(self.login.as_str());
@@ -717,6 +797,9 @@ impl Batch {
         self.transaction.wanted = wanted;
         self.running = Some(Running::Reserve);
         let mut query = reserve::query(&requests);
+        if std::mem::take(&mut self.transaction.begin_is_held) {
+            query.simple_sql = query.simple_sql.map(|sql| format!("BEGIN; {sql}"));
+        }
         self.issued.note(&mut query);
         Step::Run(query)
     }

@@ -165,6 +165,8 @@ pub(crate) struct Plan {
     pub asked: Vec<bool>,
     /// Columns whose values the engine makes where they are left to their default.
     pub made: Vec<usize>,
+    /// Columns whose default is the transaction's `now()`.
+    pub clocks: Vec<usize>,
     /// Whether the statement's own columns can travel as arrays.
     pub can_unnest: bool,
     /// For each column of the table: what it is if it is left to its default, where that is a constant.
@@ -239,6 +241,8 @@ impl Plan {
         let constants = table.columns.iter().map(|column| constant(column, catalog)).collect();
         let slot_of = (0..table.columns.len()).map(|column| columns.iter().position(|&c| c == column)).collect();
         let made = (0..table.columns.len()).filter(|&at| is_made(table, at, asked[at])).collect();
+        let is_clock = |at: &usize| matches!(table.columns[*at].default, Default::Now(..));
+        let clocks = (0..table.columns.len()).filter(is_clock).collect();
         let can_unnest = slots.iter().all(|slot| can_unnest(slot.bind, &table.columns[slot.column]));
         let plan = Self {
             recognised: Arc::clone(recognised),
@@ -252,6 +256,7 @@ impl Plan {
             fields: fields.into(),
             asked,
             made,
+            clocks,
             can_unnest,
             constants,
         };

@@ -16,6 +16,7 @@ pub struct BatchOptions {
     pub(crate) max_id_block: u32,
     pub(crate) catalog_max_age: Duration,
     pub(crate) nested: Nested,
+    pub(crate) late_begin: bool,
     pub(crate) excluded: Vec<String>,
 }
 
@@ -39,6 +40,7 @@ impl BatchOptions {
             max_id_block: 4_096,
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
+            late_begin: true,
             excluded: Vec::new(),
         }
     }
@@ -97,6 +99,18 @@ impl BatchOptions {
     /// Defaults to [`Nested::Flush`].
     pub fn nested(mut self, nested: Nested) -> Self {
         self.nested = nested;
+        self
+    }
+
+    /// Whether a BEGIN without options may be held back until something has to be sent, where the driver allows it. A
+    /// transaction whose whole work is one flush is then sent as that one statement, which is atomic by itself, and one
+    /// without any work not at all.
+    ///
+    /// `now()` is the time at which BEGIN was sent. It is sent at once before a row waits that takes its default from it.
+    ///
+    /// Defaults to true.
+    pub fn late_begin(mut self, late: bool) -> Self {
+        self.late_begin = late;
         self
     }
 

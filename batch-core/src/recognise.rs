@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Begin {
         read_only: bool,
         fixes_snapshot: bool,
+        /// Without options: the transaction is as the session's settings say.
+        plain: bool,
     },
     Commit,
     Rollback,
@@ -402,10 +404,18 @@ fn reads(tokens: &[Token], verb: &str) -> Kind {
 }
 
 fn begin(tokens: &[Token]) -> Kind {
-    Kind::Begin { read_only: says(tokens, "read", "only"), fixes_snapshot: fixes_snapshot(tokens) }
+    Kind::Begin {
+        read_only: says(tokens, "read", "only"),
+        fixes_snapshot: fixes_snapshot(tokens),
+        plain: match word(tokens, 0).as_deref() {
+            Some("begin") => is_plain_end(tokens),
+            // START TRANSACTION
+            _ => tokens.len() == 2,
+        },
+    }
 }
 
-/// `COMMIT`, `COMMIT WORK`, `COMMIT TRANSACTION`; not `AND CHAIN` or `PREPARED`.
+/// `COMMIT`, `COMMIT WORK`, `COMMIT TRANSACTION`; not `AND CHAIN` or `PREPARED`. A `BEGIN` without options likewise.
 fn is_plain_end(tokens: &[Token]) -> bool {
     match tokens {
         [_] => true,
@@ -1177,11 +1187,26 @@ mod tests {
             ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY, DEFERRABLE", true, true),
         ] {
             match recognise(sql).kind {
-                Kind::Begin { read_only, fixes_snapshot } => {
+                Kind::Begin { read_only, fixes_snapshot, .. } => {
                     assert_eq!((read_only, fixes_snapshot), (reads, fixes), "{sql}");
                 }
                 other => panic!("{sql}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_transaction_without_options_is_told_from_others() {
+        for sql in ["BEGIN", "begin work;", "BEGIN TRANSACTION", "START TRANSACTION"] {
+            assert!(matches!(recognise(sql).kind, Kind::Begin { plain: true, .. }), "{sql}");
+        }
+        for sql in [
+            "BEGIN READ WRITE",
+            "BEGIN ISOLATION LEVEL READ COMMITTED",
+            "START TRANSACTION NOT DEFERRABLE",
+            "BEGIN WORK DEFERRABLE",
+        ] {
+            assert!(matches!(recognise(sql).kind, Kind::Begin { plain: false, .. }), "{sql}");
         }
     }
 

@@ -34,8 +34,6 @@ pub enum Purpose {
     Flush,
     /// Transaction control, without parameters: a simple query.
     Control,
-    /// `ROLLBACK`, after a COMMIT that failed: a driver that counts transactions ends this one by its own means.
-    Rollback,
 }
 
 /// One row of an answer to [`Purpose::Ask`]: text columns, or NULL.

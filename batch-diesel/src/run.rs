@@ -22,7 +22,7 @@ pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step)
                 Ok(rows) => batch.ran(&rows),
                 Err(error) => {
                     // An error is the cause of those in cleaning up after it.
-                    if !is_control(&query) || failure.is_none() {
+                    if query.purpose != Purpose::Control || failure.is_none() {
                         failure = Some(error);
                     }
                     batch.failed()
@@ -32,12 +32,8 @@ pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step)
     }
 }
 
-fn is_control(query: &Query) -> bool {
-    matches!(query.purpose, Purpose::Control | Purpose::Rollback)
-}
-
 fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
-    if is_control(query) {
+    if query.purpose == Purpose::Control {
         return inner.batch_execute(&query.sql).map(|()| Vec::new());
     }
     // A flush returns no rows; it is loaded all the same, as `execute` takes its query by reference, and for a reference

@@ -77,7 +77,7 @@ pub(crate) async fn drive<'a>(
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
                     // An error is the cause of those in cleaning up after it.
-                    if !matches!(query.purpose, Purpose::Control | Purpose::Rollback) || failure.is_none() {
+                    if query.purpose != Purpose::Control || failure.is_none() {
                         failure = Some(error.into());
                     }
                     running.batch().failed()
@@ -107,8 +107,6 @@ async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sql
     // Preparing a statement costs sqlx a round trip of its own.
     let simple = match query.purpose {
         Purpose::Control => Some(&query.sql),
-        // sqlx counts transactions: `Session::finish` ends this one.
-        Purpose::Rollback => return Ok(Vec::new()),
         Purpose::Ask | Purpose::Flush => query.simple_sql.as_ref(),
     };
     if let Some(sql) = simple {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use batch_core::{Answer, Batch, Explanation, Stats};
+use batch_core::{Answer, Batch, Explanation, Stats, Step};
 use futures_util::StreamExt;
 use futures_util::lock::{Mutex, MutexGuard};
 use sea_orm::sqlx::pool::PoolConnection;
@@ -17,6 +17,7 @@ use sea_orm::{
     TransactionError, TransactionOptions, TransactionSession, TransactionTrait, Values,
 };
 use sea_query_sqlx::SqlxValues;
+use tokio::runtime::Handle;
 
 use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
@@ -33,9 +34,15 @@ pub struct DatabaseTransaction {
 }
 
 /// A connection of the pool for as long as a transaction is open on it.
+///
+/// sqlx has no part in the transaction: it would send BEGIN when it begins, and by itself.
 struct Session {
     /// `None` once it has ended.
-    transaction: Option<sqlx::Transaction<'static, Postgres>>,
+    conn: Option<PoolConnection<Postgres>>,
+    /// BEGIN was sent while batching was off.
+    begun: bool,
+    /// Where a transaction that is dropped is rolled back.
+    runtime: Handle,
     batch: Batch,
     shared: Arc<Shared>,
     mirror: Option<Mirror>,
@@ -51,6 +58,7 @@ impl Debug for DatabaseTransaction {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.end();
         self.shared.home().absorb(&self.batch);
         if let Some(mirror) = self.mirror.take() {
             self.shared.put_back(mirror);
@@ -82,42 +90,51 @@ fn settings(isolation_level: Option<IsolationLevel>, access_mode: Option<AccessM
 }
 
 impl Session {
-    async fn begin(&mut self, mut conn: PoolConnection<Postgres>) -> Result<(), Failure> {
+    async fn begin(&mut self) -> Result<(), Failure> {
+        let conn = Self::conn(&mut self.conn)?;
+        self.begun = !self.batch.is_on();
         let recognised = self.batch.recognise("BEGIN");
-        let outcome = run::offer(&mut conn, &mut self.batch, &recognised, None).await?;
-        let begun = sqlx::Transaction::begin(conn, None).await;
-        if let Outcome::Send(running) = outcome {
-            running.sent(begun.is_ok());
+        if let Outcome::Send(running) = run::offer(conn, &mut self.batch, &recognised, None).await? {
+            let result = control(conn, "BEGIN").await;
+            running.sent(result.is_ok());
+            result?;
         }
-        self.transaction = Some(begun?);
         Ok(())
     }
 
     /// Forgets a transaction that was dropped.
     fn abandon(&mut self, depth: usize) {
         match depth {
-            // sqlx queues a ROLLBACK, which goes out before the connection is used again.
             0 => self.end(),
             depth => self.dropped.push(depth),
         }
     }
 
+    /// Rolls back what has not ended yet, before the connection goes back to the pool.
     fn end(&mut self) {
-        if let Some(transaction) = self.transaction.take() {
-            drop(transaction);
-            let rollback = self.batch.recognise("ROLLBACK");
-            // Nothing is sent here: what waits is discarded.
-            let step = self.batch.offer(rollback, Default::default());
-            debug_assert!(matches!(step, batch_core::Step::Send), "a ROLLBACK is sent as it is");
+        let Some(mut conn) = self.conn.take() else { return };
+        let is_on_server = self.is_on_server();
+        let rollback = self.batch.recognise("ROLLBACK");
+        // Nothing is sent here: what waits is discarded.
+        if matches!(self.batch.offer(rollback, Default::default()), Step::Send) {
             self.batch.sent(true);
         }
+        self.runtime.spawn(async move {
+            if is_on_server && control(&mut conn, "ROLLBACK").await.is_err() {
+                conn.close_on_drop();
+            }
+            // Here, as it needs the runtime.
+            drop(conn);
+        });
     }
 
-    fn conn<'a>(
-        transaction: &'a mut Option<sqlx::Transaction<'static, Postgres>>,
-    ) -> Result<&'a mut sqlx::PgConnection, Failure> {
-        match transaction {
-            Some(transaction) => Ok(transaction),
+    fn is_on_server(&self) -> bool {
+        self.begun || self.batch.is_on_server()
+    }
+
+    fn conn(conn: &mut Option<PoolConnection<Postgres>>) -> Result<&mut sqlx::PgConnection, Failure> {
+        match conn {
+            Some(conn) => Ok(conn),
             None => Err(Failure::Refused("the transaction has ended".into())),
         }
     }
@@ -129,7 +146,7 @@ impl Session {
         values: Option<&Values>,
         send: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<Done<T>, Failure> {
-        let conn = Self::conn(&mut self.transaction)?;
+        let conn = Self::conn(&mut self.conn)?;
         let recognised = self.batch.recognise(sql);
         if self.batch.is_on() && recognised.is_insert() && self.mirror.is_none() {
             self.mirror = Some(self.shared.mirror().await?);
@@ -146,8 +163,7 @@ impl Session {
 
     /// A statement of transaction control, which may be held back.
     async fn control(&mut self, sql: &str) -> Result<(), Failure> {
-        let send = async |conn: &mut sqlx::PgConnection| conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
-        self.statement(sql, None, send).await.map(drop)
+        self.statement(sql, None, async |conn| control(conn, sql).await).await.map(drop)
     }
 
     async fn rows(&mut self, answer: &Answer) -> Result<Vec<PgRow>, Failure> {
@@ -170,27 +186,19 @@ impl Session {
             };
             return self.control(&sql).await;
         }
-        let recognised = self.batch.recognise(if commit { "COMMIT" } else { "ROLLBACK" });
-        let conn = Self::conn(&mut self.transaction)?;
-        let offered = run::offer(conn, &mut self.batch, &recognised, None).await;
-        let Some(transaction) = self.transaction.take() else { return Ok(()) };
-        let outcome = match offered {
-            Ok(outcome) => outcome,
-            Err(failure) => {
-                // A COMMIT that fails leaves no transaction open.
-                transaction.rollback().await?;
-                return Err(failure);
-            }
-        };
-        let result = match commit {
-            true => transaction.commit().await,
-            false => transaction.rollback().await,
-        };
-        if let Outcome::Send(running) = outcome {
-            running.sent(result.is_ok());
+        // A COMMIT that fails leaves no transaction open, even if the engine refused it.
+        let result = self.control(if commit { "COMMIT" } else { "ROLLBACK" }).await;
+        match result {
+            Ok(()) => self.conn = None,
+            Err(_) => self.end(),
         }
-        Ok(result?)
+        result
     }
+}
+
+/// Sends a statement of transaction control.
+async fn control(conn: &mut sqlx::PgConnection, sql: &str) -> Result<(), sqlx::Error> {
+    conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
 }
 
 /// Makes rows of an answer.
@@ -231,9 +239,16 @@ impl DatabaseTransaction {
         access_mode: Option<AccessMode>,
     ) -> Result<Self, DbErr> {
         let batch = shared.home().transaction();
-        let mut session =
-            Session { transaction: None, batch, shared: Arc::clone(shared), mirror: None, dropped: Vec::new() };
-        session.begin(conn).await.map_err(|failure| Called::Query.error(failure))?;
+        let mut session = Session {
+            conn: Some(conn),
+            begun: false,
+            runtime: Handle::current(),
+            batch,
+            shared: Arc::clone(shared),
+            mirror: None,
+            dropped: Vec::new(),
+        };
+        session.begin().await.map_err(|failure| Called::Query.error(failure))?;
         if let Some(sql) = settings(isolation_level, access_mode) {
             session.control(&sql).await.map_err(|failure| Called::Exec.error(failure))?;
         }
@@ -247,9 +262,9 @@ impl DatabaseTransaction {
     /// That of a constraint that fails, as Postgres gives it.
     pub async fn flush(&self) -> Result<(), DbErr> {
         let mut session = self.lock().await?;
-        let Session { transaction, batch, .. } = &mut *session;
+        let Session { conn, batch, .. } = &mut *session;
         let flushed = async {
-            let conn = Session::conn(transaction)?;
+            let conn = Session::conn(conn)?;
             let mut running = Running::new(batch);
             let step = running.batch().flush();
             drive(conn, running, step).await.map(drop)
@@ -264,9 +279,9 @@ impl DatabaseTransaction {
     /// Where the catalog cannot be read.
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
         let mut session = self.lock().await?;
-        let Session { transaction, batch, .. } = &mut *session;
+        let Session { conn, batch, .. } = &mut *session;
         let explained = async {
-            let conn = Session::conn(transaction)?;
+            let conn = Session::conn(conn)?;
             let mut running = Running::new(batch);
             let step = running.batch().explain();
             drive(conn, running, step).await.map(drop)
@@ -449,9 +464,9 @@ impl StreamTrait for DatabaseTransaction {
         Box::pin(async move {
             let mut session = self.lock().await?;
             let stream: RowStream<'a> = Box::pin(async_stream::try_stream! {
-                let Session { transaction, batch, mirror, shared, .. } = &mut *session;
+                let Session { conn, batch, mirror, shared, .. } = &mut *session;
                 let failed = |failure| Called::Query.error(failure);
-                let conn = Session::conn(transaction).map_err(failed)?;
+                let conn = Session::conn(conn).map_err(failed)?;
                 let mut answer = None;
                 let recognised = batch.recognise(&stmt.sql);
                 match run::offer(conn, batch, &recognised, stmt.values.as_ref()).await.map_err(failed)? {

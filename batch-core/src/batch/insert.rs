@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
-use crate::catalog::{Catalog, Clock, Default as ColumnDefault};
+use crate::catalog::{Catalog, Clock, Default as ColumnDefault, Table};
 use crate::eligible::{Checked, Constant, ID, Plan, Reason};
 use crate::error::Error;
 use crate::ids::Need;
@@ -25,11 +25,16 @@ enum Decision {
     /// Ask whether the session's settings are still the same.
     Settle,
     ReadCatalog,
+    /// The row takes its transaction's `now()`, which begins with BEGIN.
+    Begin,
     Refuse(Error),
 }
 
 /// Parameters of one statement are counted in 16 bits.
 const MAX_PARAMS: usize = 60_000;
+
+/// For how many tables ids are reserved on the way, at most, because they refer to another.
+const MAX_CHILDREN: usize = 8;
 
 /// Vectors that every INSERT needs, emptied and used again.
 #[derive(Debug, Default)]
@@ -94,6 +99,7 @@ impl Batch {
             }
             Decision::Reserve(needs) => {
                 reserved = true;
+                self.want_children(insert);
                 Some(self.reserve(&needs))
             }
             Decision::Settle => {
@@ -101,6 +107,7 @@ impl Batch {
                 Some(self.reserve(&likely))
             }
             Decision::ReadCatalog => Some(self.read_catalog()),
+            Decision::Begin => Some(self.send_begin()),
             Decision::Refuse(error) => return Some(Step::Refuse(error)),
         };
         self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
@@ -192,6 +199,28 @@ impl Batch {
         needs
     }
 
+    /// Rows that refer to this one are likely to come next: the ids of their tables come on the same way, the first time.
+    fn want_children(&mut self, insert: &Insert) {
+        let Some(catalog) = self.catalog() else { return };
+        let mut tables: Vec<&Arc<Table>> = catalog.table(&insert.table).into_iter().collect();
+        let mut at = 0;
+        while let Some(parent) = tables.get(at).copied() {
+            at += 1;
+            for child in parent.referenced_by.iter().filter_map(|reference| catalog.table_of(reference.table)) {
+                if tables.len() <= MAX_CHILDREN && child.unfit.is_none() && !tables.iter().any(|t| t.oid == child.oid) {
+                    tables.push(child);
+                }
+            }
+        }
+        for sequence in tables.iter().skip(1).flat_map(|table| table.sequences()) {
+            if self.with_stock(|stock| stock.is_new(sequence.oid)) {
+                let (sequence, descending) = (sequence.oid, sequence.descending);
+                let need = Need { sequence, descending, count: 1, must_know: false, after_unassigned: false };
+                self.transaction.wanted.push(need);
+            }
+        }
+    }
+
     /// The catalog does not know the table: it may be new.
     fn look_again(&mut self, insert: &Insert) -> Decision {
         let name = insert.table.to_string();
@@ -215,6 +244,10 @@ impl Batch {
         if self.may_be_referred_to(execution, &made) {
             *kept = Some(made);
             return Decision::Flush(FlushCause::ForeignKey);
+        }
+        if self.transaction.begin_is_held && execution.reads_clock() {
+            *kept = Some(made);
+            return Decision::Begin;
         }
         let answer = self.push(execution, &made);
         self.scratch.made = made;
@@ -330,11 +363,17 @@ impl Batch {
                 self.transaction.wanted.push(*need);
             }
         }
-        Err(if wanted_before || clock_before {
+        Err(if wanted_before || clock_before || self.reserving_costs_nothing() {
             Decision::Reserve(needs.clone())
         } else {
             Decision::Send(Reason::FirstUse)
         })
+    }
+
+    /// Whether ids can be asked for without a round trip that the transaction would not have without batching: BEGIN is
+    /// still to be sent and goes with the question, or the row shares its flush with others that wait.
+    fn reserving_costs_nothing(&self) -> bool {
+        self.transaction.begin_is_held || self.pending.rows() > 0
     }
 
     /// Whether an earlier row that waits may refer to one of these, which would make it succeed where it must fail.
@@ -445,6 +484,11 @@ impl<'a> Execution<'a> {
 
     fn count_defaults(&self, column: usize) -> usize {
         (0..self.insert.rows).filter(|&row| self.is_default(row, column)).count()
+    }
+
+    /// Whether a row takes the transaction's `now()`.
+    fn reads_clock(&self) -> bool {
+        self.plan.clocks.iter().any(|&column| self.count_defaults(column) > 0)
     }
 
     /// What will be stored in a column of a row, as far as it is known.

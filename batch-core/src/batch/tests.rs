@@ -125,8 +125,12 @@ impl Program {
     fn serve(&mut self, query: &Query) -> Option<Vec<TextRow>> {
         let (said, rows) = match query.purpose {
             Purpose::Ask if query.params.is_empty() => ("catalog".to_owned(), self.catalog.clone()),
+            Purpose::Ask if query.simple_sql.as_ref().is_some_and(|sql| sql.starts_with("BEGIN; ")) => {
+                let (said, rows) = self.reserve(query);
+                (format!("BEGIN; {said}"), rows)
+            }
             Purpose::Ask => self.reserve(query),
-            Purpose::Flush | Purpose::Control | Purpose::Rollback => (query.sql.clone(), Vec::new()),
+            Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
         };
         let works = self.works(&said);
         self.wire.push(said);
@@ -427,13 +431,13 @@ mod waiting {
         let row = || table("t").column(column("c", "text")).column(column("at", "timestamptz").default("now()"));
         let mut program = Program::new([row()]);
         program.run("BEGIN");
-        assert_eq!(program.run("INSERT INTO t (c) VALUES ('a')"), waits());
         let asked = "INSERT INTO t (c) VALUES ('b') RETURNING at";
         assert_eq!(program.run(asked), Sent);
+        assert_eq!(program.run("INSERT INTO t (c) VALUES ('a')"), waits());
         let now = Seen::Answer(vec![vec![Some(1_i64.to_be_bytes().to_vec())]]);
         assert_eq!(program.run(asked), now);
         assert_eq!(program.run(asked), now);
-        assert_eq!(program.wire(), ["BEGIN", "flush t", asked, "reserve"]);
+        assert_eq!(program.wire(), ["BEGIN", asked, "reserve"]);
         // The next transaction has another.
         program.run("COMMIT");
         program.run("BEGIN");
@@ -671,6 +675,249 @@ mod flushing {
         }
         program.run("COMMIT");
         assert_eq!(program.wire(), ["BEGIN", "flush children parents", "COMMIT"]);
+    }
+}
+
+mod late_begin {
+    use super::*;
+
+    fn holding(tables: impl IntoIterator<Item = TableRow>) -> Program {
+        let mut program = Program::new(tables);
+        program.batch = program.batch.transaction().holds_begin();
+        program
+    }
+
+    #[test]
+    fn a_transaction_of_inserts_is_one_statement() {
+        let mut program = holding([notes()]);
+        assert_eq!(program.run("BEGIN"), waits());
+        assert!(!program.batch.is_on_server());
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.run("COMMIT"), waits());
+        assert_eq!(program.wire(), ["flush notes"]);
+        assert_eq!(program.flushed_by(FlushCause::Commit), 1);
+        assert_eq!(program.run_with(NOTE, [text("outside")]), Sent);
+    }
+
+    #[test]
+    fn a_transaction_without_work_is_not_sent() {
+        let mut program = holding([notes()]);
+        for end in ["COMMIT", "ROLLBACK"] {
+            program.run("BEGIN");
+            assert_eq!(program.run(end), waits());
+        }
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        assert_eq!(program.run("ROLLBACK"), waits());
+        assert_eq!(program.wire(), Vec::<String>::new());
+        assert_eq!(program.batch.stats().rows_discarded, 1);
+    }
+
+    #[test]
+    fn begin_goes_before_whatever_else_is_sent() {
+        for (statement, sent) in [
+            ("SELECT 1", vec!["BEGIN", "flush notes", "SELECT 1", "COMMIT"]),
+            ("SAVEPOINT s", vec!["BEGIN", "flush notes", "SAVEPOINT s", "COMMIT"]),
+            ("BEGIN", vec!["BEGIN", "flush notes", "BEGIN", "COMMIT"]),
+            ("COMMIT AND CHAIN", vec!["BEGIN", "flush notes", "COMMIT AND CHAIN", "COMMIT"]),
+            ("INSERT INTO notes SELECT", vec!["BEGIN", "flush notes", "INSERT INTO notes SELECT", "COMMIT"]),
+        ] {
+            let mut program = holding([notes()]);
+            program.run("BEGIN");
+            program.run_with(NOTE, [text("a")]);
+            assert_eq!(program.run(statement), Sent, "{statement}");
+            assert!(program.batch.is_on_server() || statement.starts_with("COMMIT"));
+            assert_eq!(program.run("COMMIT"), Sent);
+            assert_eq!(program.wire(), sent);
+        }
+        let mut program = holding([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.flush();
+        program.run_with(NOTE, [text("b")]);
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "flush notes", "COMMIT"]);
+    }
+
+    #[test]
+    fn a_flush_of_several_statements_needs_a_transaction() {
+        let mut program = holding([notes()]);
+        program.batch.database.enable(BatchOptions::new().max_rows(2));
+        program.run("BEGIN");
+        for _ in 0..3 {
+            program.run_with(NOTE, [text("a")]);
+        }
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", "flush notes", "flush notes", "COMMIT"]);
+    }
+
+    #[test]
+    fn begin_travels_with_the_question_for_ids() {
+        let mut program = holding([users()]);
+        program.run("BEGIN");
+        assert_eq!(program.user("a"), id(1));
+        assert!(program.batch.is_on_server());
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["BEGIN; reserve 64 of 1", "flush users", "COMMIT"]);
+        program.run("BEGIN");
+        assert_eq!(program.user("b"), id(2));
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush users"]);
+    }
+
+    #[test]
+    fn a_question_for_ids_that_fails_aborts_the_transaction_as_it_did() {
+        let mut program = holding([users()]);
+        program.run("BEGIN");
+        program.broken = Some("reserve");
+        assert_eq!(program.user("a"), Failed);
+        program.broken = None;
+        assert_eq!(program.user("a"), Sent);
+        assert_eq!(program.sent_because(Reason::Aborted), 1);
+        assert_eq!(program.run("ROLLBACK"), Sent);
+        assert_eq!(program.wire(), ["BEGIN; reserve 64 of 1", INSERT_USER, "ROLLBACK"]);
+    }
+
+    #[test]
+    fn a_commit_that_fails_leaves_nothing_to_roll_back() {
+        let mut program = holding([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("unnest");
+        assert_eq!(program.run("COMMIT"), Failed);
+        assert!(!program.batch.is_on_server() && !program.batch.has_pending());
+        program.broken = None;
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("b")]);
+        assert_eq!(program.run("COMMIT"), waits());
+        assert_eq!(program.wire(), ["flush notes", "flush notes"]);
+    }
+
+    #[test]
+    fn a_begin_that_fails_is_the_error_of_what_needed_it() {
+        let mut program = holding([notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.broken = Some("BEGIN");
+        assert_eq!(program.run("SELECT 1"), Failed);
+        assert!(program.batch.is_on_server(), "it may have begun");
+    }
+
+    #[test]
+    fn a_row_that_takes_now_begins_its_transaction() {
+        let table = || table("t").column(column("c", "text")).column(column("at", "timestamptz").default("now()"));
+        let mut program = holding([table(), notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        assert_eq!(program.run("INSERT INTO t (c) VALUES ('a')"), waits());
+        assert_eq!(program.run("INSERT INTO t (c) VALUES ('b')"), waits());
+        assert_eq!(program.wire(), ["BEGIN"]);
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush notes t", "COMMIT"]);
+        // Not where it is given.
+        program.run("BEGIN");
+        assert_eq!(program.run("INSERT INTO t (c, at) VALUES ('a', NULL)"), waits());
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush t"]);
+        // Where it is asked for, the question comes first and brings BEGIN.
+        program.run("BEGIN");
+        assert!(matches!(program.run("INSERT INTO t (c) VALUES ('a') RETURNING at"), Seen::Answer(_)));
+        assert_eq!(program.wire(), ["BEGIN; reserve"]);
+    }
+
+    #[test]
+    fn a_catalog_is_read_outside_of_a_transaction_that_has_not_begun() {
+        let mut program = holding([notes()]);
+        program.run("BEGIN");
+        program.batch.database.invalidate();
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire, ["catalog"], "and so without a savepoint");
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["catalog", "flush notes"]);
+    }
+
+    #[test]
+    fn begin_is_sent_at_once_where_it_says_more_or_where_the_settings_do() {
+        let mut program = holding([notes()]);
+        for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION DEFERRABLE"] {
+            assert_eq!(program.run(begin), Sent);
+            program.run("COMMIT");
+        }
+        program.run("SET default_transaction_isolation = 'serializable'");
+        assert_eq!(program.run("BEGIN"), Sent);
+        program.run("COMMIT");
+        let mut program = holding([notes()]);
+        program.batch.database.enable(BatchOptions::new().late_begin(false));
+        assert_eq!(program.run("BEGIN"), Sent);
+    }
+
+    #[test]
+    fn held_savepoints_go_with_their_transaction() {
+        let mut program = holding([notes()]);
+        program.batch.database.enable(BatchOptions::new().nested(Nested::Merge));
+        program.run("BEGIN");
+        for statement in ["SAVEPOINT s", NOTE, "RELEASE s"] {
+            assert_eq!(program.run_with(statement, [text("a")]), waits());
+        }
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush notes"]);
+        program.run("BEGIN");
+        program.run("SAVEPOINT s");
+        program.run("SELECT 1");
+        assert_eq!(program.wire(), ["BEGIN", "SAVEPOINT \"s\"", "SELECT 1"]);
+    }
+
+    #[test]
+    fn a_cancelled_question_may_have_begun_the_transaction() {
+        let mut program = holding([users()]);
+        program.run("BEGIN");
+        let insert = program.batch.recognise(INSERT_USER);
+        assert!(matches!(program.batch.offer(insert, binds([text("a")])), Step::Run(_)));
+        program.batch.cancelled();
+        assert!(program.batch.is_on_server());
+        assert_eq!(program.run("ROLLBACK"), Sent);
+    }
+}
+
+mod reserving_on_the_way {
+    use super::*;
+
+    fn child() -> TableRow {
+        table("children").column(column("id", "int4").serial(2)).column(column("user_id", "int4"))
+    }
+
+    #[test]
+    fn where_rows_wait_the_first_insert_that_wants_ids_reserves() {
+        let mut program = Program::new([users(), notes()]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        assert_eq!(program.user("a"), id(1));
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", "reserve 64 of 1", "flush notes users", "COMMIT"]);
+    }
+
+    #[test]
+    fn ids_of_tables_that_refer_to_this_one_come_with_the_first_ids() {
+        let grandchild =
+            table("grandchildren").column(column("id", "int4").serial(3)).column(column("child_id", "int4"));
+        let mut program = Program::new([
+            users(),
+            child().references(&["user_id"], "users", &["id"]),
+            grandchild.references(&["child_id"], "children", &["id"]),
+            table("others").column(column("id", "int4").serial(4)),
+        ]);
+        program.run("BEGIN");
+        program.user("first");
+        program.user("second");
+        assert_eq!(program.wire(), ["BEGIN", INSERT_USER, "reserve 64 of 1 64 of 2 64 of 3"]);
+        assert_eq!(program.run("INSERT INTO children (user_id) VALUES (1) RETURNING id"), id(1));
+        assert_eq!(program.run("INSERT INTO grandchildren (child_id) VALUES (1) RETURNING id"), id(1));
+        assert_eq!(program.wire(), Vec::<String>::new());
+        // Once: what is not used is not asked for again.
+        for _ in 0..64 {
+            program.user("more");
+        }
+        assert_eq!(program.wire().last().unwrap(), "reserve 2048 of 1");
     }
 }
 

@@ -64,7 +64,7 @@ pub fn the_error_comes_out_of_the_statement_that_flushed<A: Adapter>() {
     let failure = world.conn.rows("SELECT count(*) FROM notes", &[]).unwrap_err();
     assert_eq!((failure.kind.as_str(), failure.constraint.as_deref()), ("UniqueViolation", Some("notes_text_key")));
     let wire = world.wire();
-    assert!(wire.len() == 1 && wire[0].starts_with("INSERT"), "the SELECT is not sent: {wire:?}");
+    assert!(wire.last().unwrap().starts_with("INSERT"), "the SELECT is not sent: {wire:?}");
     // The transaction is as aborted as Postgres would have it.
     for sql in ["SELECT 1", "INSERT INTO notes (text) VALUES ('b')", "INSERT INTO notes SELECT 'c'"] {
         let failure = world.conn.rows(sql, &[]).unwrap_err();
@@ -257,7 +257,7 @@ pub fn merged_nested_transactions_cost_nothing<A: Adapter>() {
         })
         .unwrap();
     let wire = world.wire();
-    assert!(wire.len() == 3 && wire[1].starts_with("INSERT"), "BEGIN, the flush, COMMIT: {wire:?}");
+    assert!(wire.len() == A::WHOLE_TRANSACTION && wire[wire.len() / 2].starts_with("INSERT"), "{wire:?}");
     assert_eq!(world.conn.stats().flushes.keys().copied().collect::<Vec<_>>(), [FlushCause::Commit]);
     assert_eq!(world.count("SELECT count(*) FROM notes"), 20);
 }
@@ -292,7 +292,7 @@ pub fn rolling_a_merged_nested_transaction_back_discards_its_rows<A: Adapter>() 
         })
         .unwrap();
     assert_eq!(world.seen("SELECT string_agg(text, ' ' ORDER BY ctid) FROM notes"), [[Some("outer after".to_owned())]]);
-    assert_eq!(world.wire().len(), 3, "BEGIN, the flush, COMMIT");
+    assert_eq!(world.wire().len(), A::WHOLE_TRANSACTION);
     assert_eq!(world.conn.stats().rows_discarded, 2);
 }
 

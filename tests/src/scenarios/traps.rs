@@ -1,6 +1,6 @@
 //! The ten traps of the issue, each with all that its sentence names.
 
-use batch_core::Reason;
+use batch_core::{BatchOptions, Reason};
 
 use super::both::{Both, ROLE, same};
 use crate::{Adapter, Batching, Outcome, Session, Value, World};
@@ -393,7 +393,9 @@ pub fn columns_of_every_type_wait_together<A: Adapter>() {
 
 /// Trap 8: 0 rows and 5,000 rows.
 pub fn a_statement_of_no_rows_and_one_of_5000_are_answered<A: Adapter>() {
-    let mut both = Both::<A>::new("CREATE TABLE t (id serial PRIMARY KEY, n int, name text)");
+    // With larger blocks, ids would be thrown away as the statements of no rows are sent.
+    let options = BatchOptions::new().max_id_block(1);
+    let mut both = Both::<A>::with("CREATE TABLE t (id serial PRIMARY KEY, n int, name text)", options);
     let marks: Vec<String> = (0..5_000).map(|n| format!("(${}, ${})", 2 * n + 1, 2 * n + 2)).collect();
     let sql = format!("INSERT INTO t (n, name) VALUES {} RETURNING id, n", marks.join(", "));
     let binds: Vec<Value> = (0..5_000).flat_map(|n| [Value::int4(n), Value::text(&format!("name {n}"))]).collect();
@@ -409,7 +411,7 @@ pub fn a_statement_of_no_rows_and_one_of_5000_are_answered<A: Adapter>() {
     });
     assert_eq!(answers.1.each_ref().map(Vec::len), [0, 5_000, 0, 5_000]);
     both.same_rows("SELECT * FROM t ORDER BY id");
-    assert_eq!(both.world.conn.stats().inserts_deferred, 2, "{}", both.world.conn.stats());
+    assert_eq!(both.world.conn.stats().inserts_deferred, 3 - A::FIRST_USES, "{}", both.world.conn.stats());
 }
 
 /// Trap 9: constraints that are deferred to the commit.
