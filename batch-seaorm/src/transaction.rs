@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use batch_core::{Answer, Batch, Explanation, Stats};
@@ -26,6 +26,7 @@ use crate::run::{self, Outcome, Running, drive};
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.
 pub struct DatabaseTransaction {
     session: Arc<Mutex<Session>>,
+    dropped: Dropped,
     metric: Option<Metric>,
     /// 0 is the transaction itself.
     depth: usize,
@@ -39,8 +40,23 @@ struct Session {
     batch: Batch,
     shared: Arc<Shared>,
     mirror: Option<Mirror>,
-    /// Nested transactions that were dropped: they are rolled back before anything else is done.
-    dropped: Vec<usize>,
+}
+
+/// The outermost nested transaction that was dropped: it is rolled back before anything else is done. Not behind the
+/// session's lock, which another task may hold in the middle of a statement.
+#[derive(Clone, Default)]
+struct Dropped(Arc<std::sync::Mutex<Option<usize>>>);
+
+impl Dropped {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rolling back an outer one rolls back those in it.
+    fn add(&self, depth: usize) {
+        let mut outermost = self.lock();
+        *outermost = Some(outermost.map_or(depth, |known| known.min(depth)));
+    }
 }
 
 impl Debug for DatabaseTransaction {
@@ -60,11 +76,14 @@ impl Drop for Session {
 
 impl Drop for DatabaseTransaction {
     fn drop(&mut self) {
-        // Nobody else has it locked: what borrows it has ended.
-        if self.open
-            && let Some(mut session) = self.session.try_lock()
-        {
-            session.abandon(self.depth);
+        if !self.open {
+            return;
+        }
+        if self.depth > 0 {
+            self.dropped.add(self.depth);
+        } else if let Some(mut session) = self.session.try_lock() {
+            // Else a nested transaction is at work, and all ends with the last of them.
+            session.end();
         }
     }
 }
@@ -93,17 +112,10 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets a transaction that was dropped.
-    fn abandon(&mut self, depth: usize) {
-        match depth {
-            // sqlx queues a ROLLBACK, which goes out before the connection is used again.
-            0 => self.end(),
-            depth => self.dropped.push(depth),
-        }
-    }
-
+    /// Forgets the transaction, which was dropped.
     fn end(&mut self) {
         if let Some(transaction) = self.transaction.take() {
+            // sqlx queues a ROLLBACK, which goes out before the connection is used again.
             drop(transaction);
             let rollback = self.batch.recognise("ROLLBACK");
             // Nothing is sent here: what waits is discarded.
@@ -232,13 +244,13 @@ impl DatabaseTransaction {
         access_mode: Option<AccessMode>,
     ) -> Result<Self, DbErr> {
         let batch = shared.home().transaction();
-        let mut session =
-            Session { transaction: None, batch, shared: Arc::clone(shared), mirror: None, dropped: Vec::new() };
+        let mut session = Session { transaction: None, batch, shared: Arc::clone(shared), mirror: None };
         session.begin(conn).await.map_err(|failure| Called::Query.error(failure))?;
         if let Some(sql) = settings(isolation_level, access_mode) {
             session.control(&sql).await.map_err(|failure| Called::Exec.error(failure))?;
         }
-        Ok(Self { session: Arc::new(Mutex::new(session)), metric, depth: 0, open: true })
+        let session = Arc::new(Mutex::new(session));
+        Ok(Self { session, dropped: Dropped::default(), metric, depth: 0, open: true })
     }
 
     /// Sends the rows that wait.
@@ -333,8 +345,15 @@ impl DatabaseTransaction {
     }
 
     async fn finish(mut self, commit: bool) -> Result<(), DbErr> {
-        let mut session = self.lock().await?;
+        let mut session = match commit {
+            true => self.lock().await?,
+            // Those inside that were dropped go with it.
+            false => self.session.lock().await,
+        };
         let result = session.finish(self.depth, commit).await;
+        if !commit {
+            self.dropped.lock().take_if(|outermost| *outermost > self.depth);
+        }
         drop(session);
         if result.is_ok() {
             self.open = false;
@@ -345,9 +364,12 @@ impl DatabaseTransaction {
     /// Nested transactions that were dropped are rolled back first.
     async fn lock(&self) -> Result<MutexGuard<'_, Session>, DbErr> {
         let mut session = self.session.lock().await;
-        while let Some(depth) = session.dropped.pop() {
+        loop {
+            // Forgotten only when it is done: this future may be dropped in the middle.
+            let Some(depth) = *self.dropped.lock() else { break };
             let sql = format!("ROLLBACK TO SAVEPOINT {}", savepoint(depth));
             session.control(&sql).await.map_err(|failure| Called::Query.error(failure))?;
+            self.dropped.lock().take_if(|outermost| *outermost == depth);
         }
         Ok(session)
     }
@@ -500,7 +522,8 @@ impl TransactionTrait for DatabaseTransaction {
         let begun = session.control(&format!("SAVEPOINT {}", savepoint(depth))).await;
         begun.map_err(|failure| Called::Query.error(failure))?;
         drop(session);
-        let nested = Self { session: Arc::clone(&self.session), metric: self.metric.clone(), depth, open: true };
+        let (session, dropped) = (Arc::clone(&self.session), self.dropped.clone());
+        let nested = Self { session, dropped, metric: self.metric.clone(), depth, open: true };
         // Postgres refuses most of it here, and says so.
         for setting in
             [isolation_level.map(|level| format!("ISOLATION LEVEL {level}")), access_mode.map(|mode| mode.to_string())]
