@@ -53,6 +53,7 @@ mod connection;
 mod error;
 mod row;
 mod run;
+mod stream;
 mod transaction;
 
 pub use batch_core::{BatchOptions, Explanation, FlushCause, Nested, Reason, Stats, TableExplanation};

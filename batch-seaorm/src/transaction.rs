@@ -22,6 +22,7 @@ use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
 use crate::row::Mirror;
 use crate::run::{self, Outcome, Running, drive};
+use crate::stream::Measured;
 
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.
 pub struct DatabaseTransaction {
@@ -375,7 +376,7 @@ impl DatabaseTransaction {
     }
 
     /// Tells the metric callback how a statement went.
-    fn measured<T>(&self, start: Instant, statement: &Statement, result: Result<T, DbErr>) -> Result<T, DbErr> {
+    pub(crate) fn measured<T, E>(&self, start: Instant, statement: &Statement, result: Result<T, E>) -> Result<T, E> {
         if let Some(callback) = &self.metric {
             callback(&sea_orm::metric::Info { elapsed: start.elapsed(), statement, failed: result.is_err() });
         }
@@ -470,6 +471,7 @@ impl StreamTrait for DatabaseTransaction {
         stmt: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
+            let metric = self.metric.clone().map(|metric| (metric, stmt.clone()));
             let mut session = self.lock().await?;
             let stream: RowStream<'a> = Box::pin(async_stream::try_stream! {
                 let Session { transaction, batch, mirror, shared, .. } = &mut *session;
@@ -499,7 +501,10 @@ impl StreamTrait for DatabaseTransaction {
                     }
                 }
             });
-            Ok(stream)
+            Ok(match metric {
+                Some((metric, stmt)) => Box::pin(Measured::new(stream, metric, stmt)),
+                None => stream,
+            })
         })
     }
 }

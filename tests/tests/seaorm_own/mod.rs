@@ -544,9 +544,15 @@ fn metrics_report_each_statement_of_the_program() {
         for n in 0..5 {
             post(&format!("{n}")).insert(&txn).await.unwrap();
         }
+        // A stream is reported when it is dropped.
+        let mut stream = post::Entity::find().stream(&txn).await.unwrap();
+        assert!(stream.next().await.unwrap().is_ok());
+        assert_eq!(calls.load(Ordering::Relaxed), 5);
+        drop(stream);
+        assert_eq!(calls.load(Ordering::Relaxed), 6);
         txn.commit().await.unwrap();
         post::Entity::find().all(&pool.db).await.unwrap();
-        assert_eq!(calls.load(Ordering::Relaxed), 6);
+        assert_eq!(calls.load(Ordering::Relaxed), 7);
     });
 }
 
