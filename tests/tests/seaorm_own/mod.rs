@@ -17,6 +17,7 @@ use sea_orm::{
 };
 
 mod cascades;
+mod schema;
 mod types;
 
 /// Runs the body on a pool of SeaORM's own and on one of ours, each with a database of its own, and compares what it
