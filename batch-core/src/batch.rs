@@ -263,6 +263,11 @@ impl Batch {
         self.session.unsettled = None;
     }
 
+    /// The schema was changed by statements that the engine was not told of.
+    pub fn schema_changed(&mut self) {
+        self.database.invalidate();
+    }
+
     /// The adapter was dropped in the middle of a step (DESIGN.md §2.8): nobody knows how the statement ended that was
     /// under way. If it was the engine's own, rows may be lost, and the transaction can only be rolled back.
     pub fn cancelled(&mut self) {

@@ -433,8 +433,14 @@ fn output(insert: &Insert, table: &Table) -> Result<(Vec<usize>, Vec<Field>), Re
                 let type_oid = match cast {
                     None => column.base_oid,
                     Some(cast) if stored::names_type(&cast.name, &column.type_name) => column.base_oid,
-                    // An enum's binary form is its label.
-                    Some(cast) if column.kind == TypeKind::Enum && cast.name == "text" => oid::TEXT,
+                    // An enum's binary form is its label, and a `varchar` differs from a text in nothing but its limit.
+                    Some(cast)
+                        if cast.name == "text"
+                            && (column.kind == TypeKind::Enum
+                                || (column.kind == TypeKind::Plain && column.base_oid == oid::VARCHAR)) =>
+                    {
+                        oid::TEXT
+                    }
                     Some(_) => return Err(Reason::Returning),
                 };
                 columns.push(at);
@@ -583,6 +589,17 @@ mod tests {
         let sql = "INSERT INTO t (c) VALUES ($1::mood) RETURNING c::text";
         let (plan, _) = decide_with(&BatchOptions::new(), one(column("c", "mood")), sql, [text("sad")]).unwrap();
         assert_eq!(plan.fields[0].type_oid, oid::TEXT);
+    }
+
+    #[test]
+    fn a_varchar_may_be_asked_for_as_text_and_a_char_may_not() {
+        let as_text = |type_name| {
+            let sql = "INSERT INTO t (c) VALUES ($1) RETURNING c::text";
+            let decided = decide_with(&BatchOptions::new(), one(column("c", type_name)), sql, [text("a")]);
+            decided.map(|(plan, _)| plan.fields[0].type_oid)
+        };
+        assert_eq!(as_text("varchar(3)").unwrap(), oid::TEXT);
+        assert_eq!(as_text("bpchar(3)").unwrap_err(), Reason::Returning);
     }
 
     #[test]

@@ -114,9 +114,17 @@ fn home(options: &PgConnectOptions) -> Batch {
 
 impl DatabaseConnection {
     /// SeaORM's own connection: the same pool, for code that cannot take another type. It flushes nothing, as outside of
-    /// a transaction nothing waits.
+    /// a transaction nothing waits. Batching does not see its statements: after one that changes the schema, call
+    /// [`DatabaseConnection::schema_changed`].
     pub fn as_sea_orm(&self) -> &sea_orm::DatabaseConnection {
         &self.inner
+    }
+
+    /// Says that the schema was changed in a way that batching did not see, on [`DatabaseConnection::as_sea_orm`] or by
+    /// another process: transactions that begin from now on read the catalog anew, rather than at its age
+    /// ([`BatchOptions::catalog_max_age`]).
+    pub fn schema_changed(&self) {
+        self.shared.home().schema_changed();
     }
 
     /// What batching did on this pool, in transactions that have ended and outside of any.

@@ -44,15 +44,18 @@
 //!
 //! # What takes one more step
 //!
-//! What SeaORM hard-wires to its own connection takes [`DatabaseConnection::as_sea_orm`]. Statements on it, and on the
-//! pool behind it, are not seen by batching: they must not change settings of a connection that stay when it goes back to
-//! the pool.
+//! Migrations (`Migrator::up(&db, None)`) and, with the feature `schema-sync`, schema sync take this crate's connection. What
+//! SeaORM hard-wires to its own takes [`DatabaseConnection::as_sea_orm`]. Statements on it, and on the pool behind it, are not
+//! seen by batching: they must not change settings of a connection that stay when it goes back to the pool, and after a change of
+//! the schema call [`DatabaseConnection::schema_changed`].
 
 mod bind;
 mod connection;
 mod error;
 mod row;
 mod run;
+mod schema;
+mod stream;
 mod transaction;
 
 pub use batch_core::{BatchOptions, Explanation, FlushCause, Nested, Reason, Stats, TableExplanation};

@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use batch_core::{Answer, Batch, Explanation, Stats, Step};
@@ -23,10 +23,12 @@ use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
 use crate::row::Mirror;
 use crate::run::{self, Outcome, Running, drive};
+use crate::stream::Measured;
 
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.
 pub struct DatabaseTransaction {
     session: Arc<Mutex<Session>>,
+    dropped: Dropped,
     metric: Option<Metric>,
     /// 0 is the transaction itself.
     depth: usize,
@@ -46,8 +48,23 @@ struct Session {
     batch: Batch,
     shared: Arc<Shared>,
     mirror: Option<Mirror>,
-    /// Nested transactions that were dropped: they are rolled back before anything else is done.
-    dropped: Vec<usize>,
+}
+
+/// The outermost nested transaction that was dropped: it is rolled back before anything else is done. Not behind the
+/// session's lock, which another task may hold in the middle of a statement.
+#[derive(Clone, Default)]
+struct Dropped(Arc<std::sync::Mutex<Option<usize>>>);
+
+impl Dropped {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rolling back an outer one rolls back those in it.
+    fn add(&self, depth: usize) {
+        let mut outermost = self.lock();
+        *outermost = Some(outermost.map_or(depth, |known| known.min(depth)));
+    }
 }
 
 impl Debug for DatabaseTransaction {
@@ -68,11 +85,14 @@ impl Drop for Session {
 
 impl Drop for DatabaseTransaction {
     fn drop(&mut self) {
-        // Nobody else has it locked: what borrows it has ended.
-        if self.open
-            && let Some(mut session) = self.session.try_lock()
-        {
-            session.abandon(self.depth);
+        if !self.open {
+            return;
+        }
+        if self.depth > 0 {
+            self.dropped.add(self.depth);
+        } else if let Some(mut session) = self.session.try_lock() {
+            // Else a nested transaction is at work, and all ends with the last of them.
+            session.end();
         }
     }
 }
@@ -100,14 +120,6 @@ impl Session {
             result?;
         }
         Ok(())
-    }
-
-    /// Forgets a transaction that was dropped.
-    fn abandon(&mut self, depth: usize) {
-        match depth {
-            0 => self.end(),
-            depth => self.dropped.push(depth),
-        }
     }
 
     /// Rolls back what has not ended yet, before the connection goes back to the pool.
@@ -246,13 +258,13 @@ impl DatabaseTransaction {
             batch,
             shared: Arc::clone(shared),
             mirror: None,
-            dropped: Vec::new(),
         };
         session.begin().await.map_err(|failure| Called::Query.error(failure))?;
         if let Some(sql) = settings(isolation_level, access_mode) {
             session.control(&sql).await.map_err(|failure| Called::Exec.error(failure))?;
         }
-        Ok(Self { session: Arc::new(Mutex::new(session)), metric, depth: 0, open: true })
+        let session = Arc::new(Mutex::new(session));
+        Ok(Self { session, dropped: Dropped::default(), metric, depth: 0, open: true })
     }
 
     /// Sends the rows that wait.
@@ -347,8 +359,15 @@ impl DatabaseTransaction {
     }
 
     async fn finish(mut self, commit: bool) -> Result<(), DbErr> {
-        let mut session = self.lock().await?;
+        let mut session = match commit {
+            true => self.lock().await?,
+            // Those inside that were dropped go with it.
+            false => self.session.lock().await,
+        };
         let result = session.finish(self.depth, commit).await;
+        if !commit {
+            self.dropped.lock().take_if(|outermost| *outermost > self.depth);
+        }
         drop(session);
         if result.is_ok() {
             self.open = false;
@@ -359,15 +378,18 @@ impl DatabaseTransaction {
     /// Nested transactions that were dropped are rolled back first.
     async fn lock(&self) -> Result<MutexGuard<'_, Session>, DbErr> {
         let mut session = self.session.lock().await;
-        while let Some(depth) = session.dropped.pop() {
+        loop {
+            // Forgotten only when it is done: this future may be dropped in the middle.
+            let Some(depth) = *self.dropped.lock() else { break };
             let sql = format!("ROLLBACK TO SAVEPOINT {}", savepoint(depth));
             session.control(&sql).await.map_err(|failure| Called::Query.error(failure))?;
+            self.dropped.lock().take_if(|outermost| *outermost == depth);
         }
         Ok(session)
     }
 
     /// Tells the metric callback how a statement went.
-    fn measured<T>(&self, start: Instant, statement: &Statement, result: Result<T, DbErr>) -> Result<T, DbErr> {
+    pub(crate) fn measured<T, E>(&self, start: Instant, statement: &Statement, result: Result<T, E>) -> Result<T, E> {
         if let Some(callback) = &self.metric {
             callback(&sea_orm::metric::Info { elapsed: start.elapsed(), statement, failed: result.is_err() });
         }
@@ -462,6 +484,7 @@ impl StreamTrait for DatabaseTransaction {
         stmt: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
+            let metric = self.metric.clone().map(|metric| (metric, stmt.clone()));
             let mut session = self.lock().await?;
             let stream: RowStream<'a> = Box::pin(async_stream::try_stream! {
                 let Session { conn, batch, mirror, shared, .. } = &mut *session;
@@ -491,7 +514,10 @@ impl StreamTrait for DatabaseTransaction {
                     }
                 }
             });
-            Ok(stream)
+            Ok(match metric {
+                Some((metric, stmt)) => Box::pin(Measured::new(stream, metric, stmt)),
+                None => stream,
+            })
         })
     }
 }
@@ -514,7 +540,8 @@ impl TransactionTrait for DatabaseTransaction {
         let begun = session.control(&format!("SAVEPOINT {}", savepoint(depth))).await;
         begun.map_err(|failure| Called::Query.error(failure))?;
         drop(session);
-        let nested = Self { session: Arc::clone(&self.session), metric: self.metric.clone(), depth, open: true };
+        let (session, dropped) = (Arc::clone(&self.session), self.dropped.clone());
+        let nested = Self { session, dropped, metric: self.metric.clone(), depth, open: true };
         // Postgres refuses most of it here, and says so.
         for setting in
             [isolation_level.map(|level| format!("ISOLATION LEVEL {level}")), access_mode.map(|mode| mode.to_string())]

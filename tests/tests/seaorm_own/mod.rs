@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batch_core::Reason;
+use batch_core::{BatchOptions, Reason};
 use batch_seaorm::{DatabaseConnection, DatabaseTransaction};
 use batch_support::{Database, Proxy};
 use batch_tests::seaorm_adapter::block_on;
@@ -15,6 +15,32 @@ use sea_orm::{
     ConnectOptions, DbBackend, IsolationLevel, QueryOrder, Statement, StreamTrait, TransactionError, TransactionTrait,
     TryInsertResult,
 };
+
+mod cascades;
+mod schema;
+mod types;
+
+/// Runs the body on a pool of SeaORM's own and on one of ours, each with a database of its own, and compares what it
+/// gives and what is in the tables afterwards. Gives the result and our pool.
+macro_rules! like_plain {
+    ($schema:expr, $options:expr, |$db:ident| $body:expr) => {{
+        let database = batch_support::Database::create();
+        database.execute($schema);
+        let expected = {
+            let $db = &super::connect(database.url()).await;
+            $body
+        };
+        let pool = super::pool_with($schema, std::time::Duration::ZERO, $options).await;
+        let result = {
+            let $db = &pool.db;
+            $body
+        };
+        assert_eq!(result, expected, "the result differs from plain SeaORM's");
+        assert_eq!(super::contents(&pool.database), super::contents(&database), "the tables differ");
+        (result, pool)
+    }};
+}
+use like_plain;
 
 const SCHEMA: &str = "
 CREATE TYPE mood AS ENUM ('happy', 'sad');
@@ -95,17 +121,31 @@ async fn connect(url: &str) -> sea_orm::DatabaseConnection {
     sea_orm::Database::connect(options).await.unwrap()
 }
 
-async fn pool_over(latency: Duration) -> Pool {
+async fn pool_with(schema: &str, latency: Duration, options: BatchOptions) -> Pool {
     let database = Database::create();
-    database.execute(SCHEMA);
+    database.execute(schema);
     let proxy = Proxy::start(database.url(), latency);
     let db = connect(proxy.url()).await;
-    let db = batch_seaorm::enable_batch_inserts(&db).await.unwrap();
+    let db = batch_seaorm::enable_batch_inserts_with(&db, options).await.unwrap();
     Pool { database, proxy, db }
+}
+
+async fn pool_over(latency: Duration) -> Pool {
+    pool_with(SCHEMA, latency, BatchOptions::new()).await
 }
 
 async fn pool() -> Pool {
     pool_over(Duration::ZERO).await
+}
+
+/// Every row of every table, as text.
+fn contents(database: &Database) -> Vec<(String, Vec<Option<String>>)> {
+    let tables = database.query("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY 1");
+    let read = |table: String| {
+        let rows = database.query(&format!("SELECT t::text FROM \"{table}\" t ORDER BY 1"));
+        (table, rows.into_iter().flatten().collect())
+    };
+    tables.into_iter().flatten().flatten().map(read).collect()
 }
 
 impl Pool {
@@ -378,6 +418,42 @@ fn what_is_dropped_is_rolled_back() {
     });
 }
 
+#[test]
+fn nested_transactions_that_are_dropped_together_are_rolled_back_and_the_outer_one_goes_on() {
+    block_on(async {
+        let pool = pool().await;
+        let txn = pool.db.begin().await.unwrap();
+        post("outer").insert(&txn).await.unwrap();
+        let nested = txn.begin().await.unwrap();
+        post("nested").insert(&nested).await.unwrap();
+        let innermost = nested.begin().await.unwrap();
+        post("innermost").insert(&innermost).await.unwrap();
+        drop(innermost);
+        drop(nested);
+        post("after").insert(&txn).await.unwrap();
+        txn.commit().await.unwrap();
+        let titles = pool.database.query("SELECT title FROM posts ORDER BY id");
+        assert_eq!(titles, [[Some("outer".to_owned())], [Some("after".to_owned())]]);
+    });
+}
+
+#[test]
+fn a_nested_transaction_that_is_dropped_while_a_task_is_in_a_statement_is_rolled_back() {
+    block_on(async {
+        let pool = pool_over(Duration::from_millis(20)).await;
+        let txn = pool.db.begin().await.unwrap();
+        let nested = txn.begin().await.unwrap();
+        post("nested").insert(&nested).await.unwrap();
+        let mut statement = Box::pin(txn.execute_unprepared("SELECT 1"));
+        assert!(tokio::time::timeout(Duration::from_millis(5), &mut statement).await.is_err());
+        drop(nested);
+        statement.await.unwrap();
+        post("outer").insert(&txn).await.unwrap();
+        txn.commit().await.unwrap();
+        assert_eq!(pool.database.query("SELECT title FROM posts"), [[Some("outer".to_owned())]]);
+    });
+}
+
 /// DESIGN.md §2.8: futures dropped at random points of inserts, flushes and commits.
 #[test]
 fn cancelled_futures_commit_all_or_nothing_and_leave_the_pool_whole() {
@@ -438,6 +514,23 @@ fn a_cancelled_flush_leaves_a_transaction_that_can_only_be_rolled_back() {
 }
 
 #[test]
+fn a_transaction_in_which_a_nested_one_was_cancelled_and_dropped_can_be_rolled_back() {
+    block_on(async {
+        let pool = pool_over(Duration::from_millis(50)).await;
+        let txn = pool.db.begin().await.unwrap();
+        post("outer").insert(&txn).await.unwrap();
+        let nested = txn.begin().await.unwrap();
+        for n in 0..3 {
+            post(&format!("{n}")).insert(&nested).await.unwrap();
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(5), nested.flush()).await.is_err());
+        drop(nested);
+        txn.rollback().await.unwrap();
+        assert_eq!(pool.posts(), 0);
+    });
+}
+
+#[test]
 fn metrics_report_each_statement_of_the_program() {
     block_on(async {
         let mut pool = pool().await;
@@ -451,9 +544,15 @@ fn metrics_report_each_statement_of_the_program() {
         for n in 0..5 {
             post(&format!("{n}")).insert(&txn).await.unwrap();
         }
+        // A stream is reported when it is dropped.
+        let mut stream = post::Entity::find().stream(&txn).await.unwrap();
+        assert!(stream.next().await.unwrap().is_ok());
+        assert_eq!(calls.load(Ordering::Relaxed), 5);
+        drop(stream);
+        assert_eq!(calls.load(Ordering::Relaxed), 6);
         txn.commit().await.unwrap();
         post::Entity::find().all(&pool.db).await.unwrap();
-        assert_eq!(calls.load(Ordering::Relaxed), 6);
+        assert_eq!(calls.load(Ordering::Relaxed), 7);
     });
 }
 
