@@ -11,6 +11,7 @@
 //! | [`cli`] | the programs' options and progress bar |
 //! | [`measure`] | what a piece of work cost, in time and on the wire |
 //! | [`report`] | the comparison that the programs print |
+//! | [`web`] | a web service with axum and SeaORM |
 
 pub mod cli;
 pub mod diesel_import;
@@ -21,3 +22,4 @@ pub mod models;
 pub mod report;
 pub mod schema;
 pub mod seaorm_import;
+pub mod web;

@@ -84,7 +84,7 @@ fn edition(n: usize) -> edition::ActiveModel {
     edition::ActiveModel {
         title: Set(format!("edition {n}")),
         genre: Set(book::Genre::Novel),
-        publisher: Set((n % 2 == 0).then(|| "house".to_owned())),
+        publisher: Set(n.is_multiple_of(2).then(|| "house".to_owned())),
         ..Default::default()
     }
 }

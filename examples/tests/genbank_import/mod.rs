@@ -1,5 +1,4 @@
 //! The import over plain Diesel, so that a failure of the example is told from one of the batching.
-#![allow(clippy::unwrap_used, reason = "a test's helpers may panic like the test itself")]
 
 use std::time::Duration;
 

@@ -1,0 +1,5 @@
+//! The example programs' parts.
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic like the test itself")]
+
+mod genbank_import;
+mod web;
