@@ -21,7 +21,7 @@ mod insert;
 
 use self::insert::{Made, Plans, Scratch};
 use crate::answer::Answer;
-use crate::catalog::{self, Catalog, Default as ColumnDefault, Table};
+use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
@@ -31,8 +31,9 @@ use crate::options::{BatchOptions, Nested};
 use crate::pending::{self, Pending};
 use crate::recognise::{Effects, Kind, Recognised, TableName};
 use crate::reserve::{self, Clocks};
-use crate::statement::{Binds, Purpose, Query, TextRow};
+use crate::statement::{Binds, FIRST_OWN_OID, Purpose, Query, TextRow};
 use crate::stats::{Explanation, FlushCause, Stats, TableExplanation};
+use crate::stored;
 
 /// What the adapter does next.
 #[derive(Debug)]
@@ -514,9 +515,34 @@ impl Batch {
         // Between transactions those count that the next one will go by.
         let options = if self.transaction.open { Arc::clone(&self.options) } else { self.database.options() };
         let mut tables: Vec<TableExplanation> =
-            catalog.tables().iter().map(|table| explain_table(table, &options)).collect();
+            catalog.tables().iter().map(|table| self.explain_table(table, &options)).collect();
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         Explanation { tables }
+    }
+
+    fn explain_table(&self, table: &Table, options: &BatchOptions) -> TableExplanation {
+        let excluded = options.excludes(&table.schema, &table.name).then_some(Reason::Excluded);
+        let mut explanation = TableExplanation {
+            name: table.full_name(),
+            reason: excluded.or(table.unfit),
+            ids: Vec::new(),
+            unless_given: Vec::new(),
+            unless_asked: Vec::new(),
+        };
+        for column in &table.columns {
+            match &column.default {
+                ColumnDefault::Sequence(sequence) => explanation.ids.push((column.name.clone(), sequence.name.clone())),
+                ColumnDefault::Unfit(reason) => explanation.unless_given.push((column.name.clone(), *reason)),
+                _ => {}
+            }
+            // An enum can be asked for as text.
+            let is_foreign =
+                self.built_in_types_only && column.base_oid >= FIRST_OWN_OID && column.kind != TypeKind::Enum;
+            if is_foreign || !stored::is_answerable(column) {
+                explanation.unless_asked.push(column.name.clone());
+            }
+        }
+        explanation
     }
 
     /// Goes on until the adapter has to do something.
@@ -931,24 +957,6 @@ impl Batch {
             self.unsettle();
         }
     }
-}
-
-fn explain_table(table: &Table, options: &BatchOptions) -> TableExplanation {
-    let excluded = options.excludes(&table.schema, &table.name).then_some(Reason::Excluded);
-    let mut explanation = TableExplanation {
-        name: table.full_name(),
-        reason: excluded.or(table.unfit),
-        ids: Vec::new(),
-        unless_given: Vec::new(),
-    };
-    for column in &table.columns {
-        match &column.default {
-            ColumnDefault::Sequence(sequence) => explanation.ids.push((column.name.clone(), sequence.name.clone())),
-            ColumnDefault::Unfit(reason) => explanation.unless_given.push((column.name.clone(), *reason)),
-            _ => {}
-        }
-    }
-    explanation
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ struct Shelf {
     /// In the order in which the sequence gives them.
     ids: VecDeque<i64>,
     descending: bool,
-    /// How many ids to reserve next time.
+    /// How many ids to reserve at a time.
     block: u32,
     /// Ids given out since the last block came.
     used: u32,
@@ -155,7 +155,7 @@ impl Stock {
     /// How many ids to reserve.
     pub(crate) fn block(&mut self, need: &Need, max: u32) -> u32 {
         let needed = u32::try_from(need.count).unwrap_or(u32::MAX);
-        self.shelf(need).block.min(max).max(needed)
+        self.shelf(need).next_block(max).max(needed)
     }
 
     /// How many ids of `other` to reserve on the way, while `count` ids of `first` are: as many as it will use until
@@ -165,7 +165,7 @@ impl Stock {
         let shelf = self.shelf(other);
         let at_hand = (shelf.ids.len() - shelf.first_after(positions.get(other.sequence))) as u64;
         if at_hand == 0 {
-            return shelf.block.min(max);
+            return shelf.next_block(max);
         }
         let Some(uses) = (u64::from(shelf.used) * u64::from(count)).checked_div(used) else { return 0 };
         // At most `max`, which is 32 bits wide.
@@ -176,7 +176,7 @@ impl Stock {
     pub(crate) fn add(&mut self, sequence: u32, ids: &[i64], positions: &mut Positions, max: u32) {
         // Whoever reserved has made the shelf by asking for the block's size.
         let Some(shelf) = self.sequences.get_mut(&sequence) else { return };
-        shelf.block = shelf.block.saturating_mul(GROWTH).min(max);
+        shelf.block = shelf.next_block(max);
         if shelf.used >= 2 {
             shelf.patience = 1;
         }
@@ -221,6 +221,12 @@ impl Stock {
 }
 
 impl Shelf {
+    /// Larger than the last one if that was used up.
+    fn next_block(&self, max: u32) -> u32 {
+        let growth = if self.used >= self.block { GROWTH } else { 1 };
+        self.block.saturating_mul(growth).min(max)
+    }
+
     fn first_after(&self, position: Position) -> usize {
         let position = match position {
             Position::Start => return 0,
@@ -328,14 +334,17 @@ mod tests {
     #[test]
     fn blocks_grow_with_use_up_to_their_limit() {
         let mut stock = Stock::default();
-        let sizes: Vec<u32> = (0..4)
-            .map(|_| {
-                let size = stock.block(&need(1), 4096);
-                stock.add(SEQUENCE, &(0..i64::from(size)).collect::<Vec<_>>(), &mut Positions::default(), 4096);
-                size
-            })
-            .collect();
-        assert_eq!(sizes, [64, 2048, 4096, 4096]);
+        let mut last = 0;
+        let mut reserve = |used: usize| {
+            let size = i64::from(stock.block(&need(1), 4096));
+            stock.add(SEQUENCE, &(last + 1..=last + size).collect::<Vec<_>>(), &mut Positions::default(), 4096);
+            last += size;
+            take(&mut stock, &mut Positions::default(), used).unwrap();
+            size
+        };
+        // What is left over of a block does not make the next one larger.
+        let sizes = [reserve(63), reserve(65), reserve(2048), reserve(4096), reserve(1)];
+        assert_eq!(sizes, [64, 64, 2048, 4096, 4096]);
     }
 
     #[test]

@@ -146,6 +146,8 @@ pub struct TableExplanation {
     pub ids: Vec<(String, String)>,
     /// Columns that must be given a value by the INSERT for it to wait, and why.
     pub unless_given: Vec<(String, Reason)>,
+    /// Columns that the INSERT must not ask back (`RETURNING`) for it to wait: only Postgres knows what it makes of them.
+    pub unless_asked: Vec<String>,
 }
 
 impl Explanation {
@@ -169,6 +171,9 @@ impl fmt::Display for TableExplanation {
         }
         for (column, reason) in &self.unless_given {
             write!(f, ", but not where {column} is left out: {reason}")?;
+        }
+        for column in &self.unless_asked {
+            write!(f, ", but not where {column} is asked back: {}", Reason::AnswerUnknown)?;
         }
         Ok(())
     }

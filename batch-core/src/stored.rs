@@ -63,6 +63,11 @@ pub(crate) enum Stored {
     Unknown,
 }
 
+/// Whether values of the column's own type can be answered at all.
+pub(crate) fn is_answerable(column: &Column) -> bool {
+    !column.generated && rule(column.type_oid, None, column).is_ok_and(|rule| !matches!(rule, Rule::Opaque))
+}
+
 /// The rule for a bind of type `bind`, cast to `cast`, that goes into `column`.
 pub(crate) fn rule(bind: u32, cast: Option<&TypeName>, column: &Column) -> Result<Rule, Reason> {
     if cast.is_some_and(|cast| !names_type(&cast.name, &column.type_name)) {

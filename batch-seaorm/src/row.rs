@@ -184,12 +184,12 @@ impl Mirror {
 
     /// Writes what is to be read, as much as there is room for, and reads.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
+        self.write()?;
         loop {
-            let has_written = self.write()?;
             match self.results.as_mut().poll_next(cx) {
                 Poll::Ready(result) => return Poll::Ready(result.unwrap_or_else(|| Err(closed()))),
-                // What was read made room for the rest.
-                Poll::Pending if has_written && !self.buffer.is_empty() => {}
+                // What was read may have made room for the rest. Where it did not, there is more to read.
+                Poll::Pending if self.write()? => {}
                 Poll::Pending => return Poll::Pending,
             }
         }

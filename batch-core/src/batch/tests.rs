@@ -1077,7 +1077,7 @@ mod sequences {
         lock(&another.batch.database.stock).add(1, &[3, 4, 5], &mut Positions::default(), 64);
         another.sequences.insert(1, 65);
         assert_eq!(another.user("a"), id(66));
-        assert_eq!(another.wire(), ["BEGIN", "INSERT INTO users (name) VALUES (upper('x'))", "reserve 64 of 1"]);
+        assert_eq!(another.wire(), ["BEGIN", "INSERT INTO users (name) VALUES (upper('x'))", "reserve 4 of 1"]);
     }
 
     #[test]

@@ -142,6 +142,8 @@ pub fn stats_count_what_happened<A: Adapter>() {
 pub fn explain_says_why_a_table_is_not_batched<A: Adapter>() {
     let schema = format!(
         "{USERS}; {NOTES}; CREATE TABLE \"Logs\" (id uuid DEFAULT gen_random_uuid(), at timestamptz DEFAULT clock_timestamp());
+         CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE odd (a mood, b int4range, c int GENERATED ALWAYS AS (1) STORED, d mood[], e pair, f int[], g numeric(5,2));
          CREATE TABLE audited (a int); CREATE TABLE excluded (a int); CREATE VIEW seen AS SELECT 1 AS a;
          CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER t BEFORE INSERT ON audited FOR EACH ROW EXECUTE FUNCTION f()"
@@ -155,10 +157,12 @@ pub fn explain_says_why_a_table_is_not_batched<A: Adapter>() {
         line("Logs"),
         "public.Logs: batched, but not where at is left out: a default would give another value later"
     );
+    assert_eq!(explanation.table("odd").unwrap().unless_asked, ["b", "c", "d", "e"]);
+    assert!(line("odd").contains("not where b is asked back: RETURNING asks for a value that only Postgres knows"));
     assert_eq!(line("audited"), "public.audited: not batched: a trigger for INSERT");
     assert_eq!(line("excluded"), "public.excluded: not batched: left out by BatchOptions::exclude");
     assert_eq!(line("seen"), "public.seen: not batched: a view or a foreign table");
-    assert_eq!(explanation.tables.len(), 6);
+    assert_eq!(explanation.tables.len(), 7);
     // Asked in a transaction it sends nothing that waits, and tells the same.
     world.conn.begin().unwrap();
     world.conn.run(ADD_NOTE, &note("a")).unwrap();

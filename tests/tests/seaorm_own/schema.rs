@@ -126,7 +126,7 @@ const COLUMNS: &str =
 fn assert_waited(pool: &Pool, inserts: u64) {
     let stats = pool.db.stats();
     assert_eq!(stats.inserts_deferred, inserts, "{stats}");
-    assert_eq!(stats.inserts_sent.keys().collect::<Vec<_>>(), [&Reason::FirstUse], "{stats}");
+    assert!(stats.inserts_sent.is_empty(), "{stats}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_schema_is_applied_and_inserts_into_it_wait() {
             insert_books(db).await;
             take_rows(db).await
         });
-        assert_waited(&pool, 6);
+        assert_waited(&pool, 8);
     });
 }
 
@@ -156,7 +156,7 @@ fn schema_sync_makes_and_extends_tables_and_inserts_into_them_wait() {
             assert_eq!(editions[3].print, 1);
             take_rows(db).await
         });
-        assert_waited(&pool, 6 + 4);
+        assert_waited(&pool, 8 + 4);
         let columns = pool.database.query(COLUMNS);
         assert!(columns.iter().any(|column| column[1].as_deref() == Some("publisher")), "{columns:?}");
     });
@@ -248,7 +248,7 @@ fn migrations_run_on_the_pool_and_inserts_go_by_what_they_made() {
             take_rows(db).await
         });
         let stats = pool.db.stats();
-        assert_eq!(stats.inserts_deferred, 6 + 1, "{stats}");
+        assert_eq!(stats.inserts_deferred, 8 + 1, "{stats}");
         assert_eq!(stats.inserts_sent[&Reason::Trigger], 1, "{stats}");
     });
 }
@@ -261,7 +261,7 @@ fn migrations_on_seaorms_own_connection_are_made_known_by_a_call() {
         Migrator::up(pool.db.as_sea_orm(), Some(1)).await.unwrap();
         // A table that the catalog does not know makes it look again by itself.
         insert_books(&pool.db).await;
-        assert_waited(&pool, 6);
+        assert_waited(&pool, 8);
         Migrator::up(pool.db.as_sea_orm(), None).await.unwrap();
         pool.db.schema_changed();
         insert_exclaimed(&pool.db).await;
