@@ -879,13 +879,13 @@ impl Batch {
 
     /// A statement's effects, with what the catalog knows of the names in it: triggers, views, functions.
     fn with_hidden(&mut self, effects: Effects, names: &[String]) -> Effects {
-        if names.is_empty() {
-            return effects;
-        }
-        match self.catalog() {
+        let effects = match self.catalog() {
+            _ if names.is_empty() => effects,
             Some(catalog) => effects.or(catalog.hidden_effects(names, effects.writes)),
             None => Effects { sequences: true, ..effects },
-        }
+        };
+        let session = effects.schema && (self.session.was_unsettled || !self.database.is_ddl_quiet());
+        effects.or(Effects { session, ..Effects::default() })
     }
 
     fn apply(&mut self, effects: Effects) {

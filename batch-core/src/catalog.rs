@@ -56,6 +56,7 @@ SELECT 'session', json_build_object(
     'version', current_setting('server_version_num')::int4, 'product', version(),
     'encoding', current_setting('server_encoding'), 'identity', {identity},
     'isolation', current_setting('default_transaction_isolation'),
+    'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
     'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery())::text
 UNION ALL
 SELECT 'enum', json_build_object('oid', e.enumtypid::int8, 'labels', json_agg(e.enumlabel))::text
@@ -156,6 +157,8 @@ pub(crate) struct Catalog {
     /// Which invalidation it was read after, see `Database::epoch`.
     pub epoch: u64,
     pub utf8: bool,
+    /// DDL calls functions that may do anything.
+    pub event_triggers: bool,
     /// Transactions see one snapshot unless they say otherwise.
     pub fixes_snapshot: bool,
     /// Transactions are read-only unless they say otherwise.
@@ -329,6 +332,7 @@ impl Catalog {
             read_at: Instant::now(),
             epoch,
             utf8: session.encoding == "UTF8",
+            event_triggers: session.event_triggers,
             fixes_snapshot: matches!(session.isolation.as_str(), "repeatable read" | "serializable"),
             read_only: session.read_only,
             hidden: hidden(&raw, ddl),
@@ -405,6 +409,7 @@ struct SessionRow {
     encoding: String,
     identity: String,
     isolation: String,
+    event_triggers: bool,
     read_only: bool,
 }
 
@@ -856,7 +861,7 @@ pub(crate) mod testing {
     /// The row about the session, on a server with this encoding.
     pub(crate) fn session(encoding: &str) -> TextRow {
         let session = json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": encoding, "identity": IDENTITY,
-                "isolation": "read committed", "read_only": false });
+                "isolation": "read committed", "event_triggers": false, "read_only": false });
         row("session", session)
     }
 
@@ -1047,7 +1052,7 @@ mod tests {
     fn another_product_or_an_old_version_is_refused() {
         let read = |version: u32, product: &str| {
             let session = json!({ "version": version, "product": product, "encoding": "UTF8", "identity": IDENTITY,
-                "isolation": "read committed", "read_only": false });
+                "isolation": "read committed", "event_triggers": false, "read_only": false });
             Catalog::read(&[row("session", session)], 0).map(|_| ()).map_err(|error| error.to_string())
         };
         assert_eq!(read(130_000, "PostgreSQL 13.0"), Ok(()));

@@ -24,6 +24,8 @@ pub(crate) struct Database {
     /// Which kind of session a login starts as.
     logins: Mutex<HashMap<String, String>>,
     warned: Mutex<HashSet<(String, Reason)>>,
+    /// No event trigger calls a function where the schema changes.
+    quiet_ddl: AtomicBool,
 }
 
 static DATABASES: LazyLock<Mutex<HashMap<String, Arc<Database>>>> = LazyLock::new(Mutex::default);
@@ -78,10 +80,16 @@ impl Database {
     }
 
     pub(crate) fn publish(&self, catalog: &Arc<Catalog>, login: Option<&str>) {
+        self.quiet_ddl.store(!catalog.event_triggers, Ordering::Release);
         lock(&self.catalogs).insert(catalog.identity.clone(), Arc::clone(catalog));
         if let Some(login) = login {
             lock(&self.logins).insert(login.to_owned(), catalog.identity.clone());
         }
+    }
+
+    /// Whether DDL does only what it says, as far as is known.
+    pub(crate) fn is_ddl_quiet(&self) -> bool {
+        self.quiet_ddl.load(Ordering::Acquire)
     }
 
     /// Whether this is the first time that this table meets this reason.

@@ -678,6 +678,39 @@ mod flushing {
     }
 }
 
+mod ddl {
+    use super::*;
+
+    const CREATE: &str = "CREATE TABLE t (a int4)";
+
+    fn with_event_triggers(exist: bool) -> Program {
+        let mut program = Program::off([notes()]);
+        let session = program.catalog[0][1].as_mut().unwrap();
+        *session = session.replace(r#""event_triggers":false"#, &format!(r#""event_triggers":{exist}"#));
+        let step = program.batch.enable(BatchOptions::new());
+        program.drive(step, "");
+        program.wire();
+        program
+    }
+
+    #[test]
+    fn a_table_that_is_made_changes_nothing_about_the_session() {
+        let mut program = with_event_triggers(false);
+        program.run(CREATE);
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire(), [CREATE, "catalog", "BEGIN"]);
+    }
+
+    #[test]
+    fn where_event_triggers_run_it_may_be_another_after_it() {
+        let mut program = with_event_triggers(true);
+        program.run(CREATE);
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+    }
+}
+
 mod late_begin {
     use super::*;
 
