@@ -703,11 +703,14 @@ mod ddl {
     }
 
     #[test]
-    fn where_event_triggers_run_it_may_be_another_after_it() {
-        let mut program = with_event_triggers(true);
-        program.run(CREATE);
-        program.run("BEGIN");
-        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+    fn where_event_triggers_run_a_pools_connections_may_be_others_after_it() {
+        for exist in [false, true] {
+            let program = with_event_triggers(exist);
+            let mut pool = program.batch.transaction();
+            let create = pool.recognise(CREATE);
+            pool.ran_outside(&create);
+            assert_eq!(pool.session.stays_unsettled, exist);
+        }
     }
 }
 
