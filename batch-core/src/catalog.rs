@@ -352,10 +352,6 @@ impl Catalog {
         self.tables.get(*at)
     }
 
-    pub(crate) fn table_of(&self, oid: u32) -> Option<&Arc<Table>> {
-        self.tables.iter().find(|table| table.oid == oid)
-    }
-
     pub(crate) fn tables(&self) -> &[Arc<Table>] {
         &self.tables
     }

@@ -147,11 +147,6 @@ impl Stock {
         before
     }
 
-    /// Whether ids of the sequence were never wanted.
-    pub(crate) fn is_new(&self, sequence: u32) -> bool {
-        !self.sequences.contains_key(&sequence)
-    }
-
     /// How many ids to reserve.
     pub(crate) fn block(&mut self, need: &Need, max: u32) -> u32 {
         let needed = u32::try_from(need.count).unwrap_or(u32::MAX);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
-use crate::catalog::{Catalog, Clock, Default as ColumnDefault, Table};
+use crate::catalog::{Catalog, Clock, Default as ColumnDefault};
 use crate::eligible::{Checked, Constant, ID, Plan, Reason};
 use crate::error::Error;
 use crate::ids::Need;
@@ -32,9 +32,6 @@ enum Decision {
 
 /// Parameters of one statement are counted in 16 bits.
 const MAX_PARAMS: usize = 60_000;
-
-/// For how many tables ids are reserved on the way, at most, because they refer to another.
-const MAX_CHILDREN: usize = 8;
 
 /// Vectors that every INSERT needs, emptied and used again.
 #[derive(Debug, Default)]
@@ -99,7 +96,6 @@ impl Batch {
             }
             Decision::Reserve(needs) => {
                 reserved = true;
-                self.want_children(insert);
                 Some(self.reserve(&needs))
             }
             Decision::Settle => {
@@ -197,28 +193,6 @@ impl Batch {
         }
         self.positions = positions;
         needs
-    }
-
-    /// Rows that refer to this one are likely to come next: the ids of their tables come on the same way, the first time.
-    fn want_children(&mut self, insert: &Insert) {
-        let Some(catalog) = self.catalog() else { return };
-        let mut tables: Vec<&Arc<Table>> = catalog.table(&insert.table).into_iter().collect();
-        let mut at = 0;
-        while let Some(parent) = tables.get(at).copied() {
-            at += 1;
-            for child in parent.referenced_by.iter().filter_map(|reference| catalog.table_of(reference.table)) {
-                if tables.len() <= MAX_CHILDREN && child.unfit.is_none() && !tables.iter().any(|t| t.oid == child.oid) {
-                    tables.push(child);
-                }
-            }
-        }
-        for sequence in tables.iter().skip(1).flat_map(|table| table.sequences()) {
-            if self.with_stock(|stock| stock.is_new(sequence.oid)) {
-                let (sequence, descending) = (sequence.oid, sequence.descending);
-                let need = Need { sequence, descending, count: 1, must_know: false, after_unassigned: false };
-                self.transaction.wanted.push(need);
-            }
-        }
     }
 
     /// The catalog does not know the table: it may be new.

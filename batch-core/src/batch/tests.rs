@@ -918,10 +918,6 @@ mod late_begin {
 mod reserving_on_the_way {
     use super::*;
 
-    fn child() -> TableRow {
-        table("children").column(column("id", "int4").serial(2)).column(column("user_id", "int4"))
-    }
-
     #[test]
     fn where_rows_wait_the_first_insert_that_wants_ids_reserves() {
         let mut program = Program::new([users(), notes()]);
@@ -930,30 +926,6 @@ mod reserving_on_the_way {
         assert_eq!(program.user("a"), id(1));
         program.run("COMMIT");
         assert_eq!(program.wire(), ["BEGIN", "reserve 64 of 1", "flush notes users", "COMMIT"]);
-    }
-
-    #[test]
-    fn ids_of_tables_that_refer_to_this_one_come_with_the_first_ids() {
-        let grandchild =
-            table("grandchildren").column(column("id", "int4").serial(3)).column(column("child_id", "int4"));
-        let mut program = Program::new([
-            users(),
-            child().references(&["user_id"], "users", &["id"]),
-            grandchild.references(&["child_id"], "children", &["id"]),
-            table("others").column(column("id", "int4").serial(4)),
-        ]);
-        program.run("BEGIN");
-        program.user("first");
-        program.user("second");
-        assert_eq!(program.wire(), ["BEGIN", INSERT_USER, "reserve 64 of 1 64 of 2 64 of 3"]);
-        assert_eq!(program.run("INSERT INTO children (user_id) VALUES (1) RETURNING id"), id(1));
-        assert_eq!(program.run("INSERT INTO grandchildren (child_id) VALUES (1) RETURNING id"), id(1));
-        assert_eq!(program.wire(), Vec::<String>::new());
-        // Once: what is not used is not asked for again.
-        for _ in 0..64 {
-            program.user("more");
-        }
-        assert_eq!(program.wire().last().unwrap(), "reserve 2048 of 1");
     }
 }
 
