@@ -296,8 +296,8 @@ fn one(tokens: &[Token]) -> Kind {
         "insert" => insert(tokens),
         "begin" => begin(tokens),
         "start" if second == "transaction" => begin(tokens),
-        "commit" | "end" if is_plain_end(tokens) => Kind::Commit,
-        "rollback" | "abort" if is_plain_end(tokens) => Kind::Rollback,
+        "commit" | "end" if is_plain_verb(tokens) => Kind::Commit,
+        "rollback" | "abort" if is_plain_verb(tokens) => Kind::Rollback,
         "rollback" => rollback_to(tokens),
         "savepoint" if tokens.len() == 2 => identifier(&tokens[1]).map_or(TANGLED, Kind::Savepoint),
         "release" => release(tokens),
@@ -433,15 +433,15 @@ fn begin(tokens: &[Token]) -> Kind {
         read_only: says(tokens, "read", "only"),
         fixes_snapshot: fixes_snapshot(tokens),
         plain: match word(tokens, 0).as_deref() {
-            Some("begin") => is_plain_end(tokens),
+            Some("begin") => is_plain_verb(tokens),
             // START TRANSACTION
             _ => tokens.len() == 2,
         },
     }
 }
 
-/// `COMMIT`, `COMMIT WORK`, `COMMIT TRANSACTION`; not `AND CHAIN` or `PREPARED`. A `BEGIN` without options likewise.
-fn is_plain_end(tokens: &[Token]) -> bool {
+/// A verb alone, or with `WORK` or `TRANSACTION`: a BEGIN without options, a COMMIT without `AND CHAIN` or `PREPARED`.
+fn is_plain_verb(tokens: &[Token]) -> bool {
     match tokens {
         [_] => true,
         [_, _] => matches!(word(tokens, 1).as_deref(), Some("work" | "transaction")),
