@@ -57,6 +57,7 @@ pub struct Batch {
     login: String,
     built_in_types_only: bool,
     holds_begin: bool,
+    begin_travels: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -207,13 +208,35 @@ impl Batch {
         self
     }
 
-    /// BEGIN may be held back until something has to be sent ([`BatchOptions::late_begin`]). Only for drivers that run the
-    /// simple form of a query where it has one ([`Query::simple_sql`]): BEGIN goes in front of it, without a round trip
-    /// of its own. [`Batch::is_on_server`] tells such a driver whether a transaction has to be ended.
+    /// BEGIN may be held back until something has to be sent ([`BatchOptions::late_begin`]). For drivers that keep no count
+    /// of their own of the transactions that the server has. [`Batch::is_on_server`] tells whether one has to be ended.
     #[must_use]
     pub fn holds_begin(mut self) -> Self {
         self.holds_begin = true;
         self
+    }
+
+    /// A BEGIN that is held back may travel with a question. For drivers that run the simple form of a query where it has
+    /// one ([`Query::simple_sql`]): BEGIN goes in front of it, without a round trip of its own.
+    #[must_use]
+    pub fn begin_travels(mut self) -> Self {
+        self.begin_travels = true;
+        self
+    }
+
+    /// Whether a transaction is open, even if its BEGIN is held back.
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction.open
+    }
+
+    /// Whether a transaction is open whose BEGIN is held back.
+    pub fn holds_back_begin(&self) -> bool {
+        self.transaction.begin_is_held
+    }
+
+    /// Sends a BEGIN that is held back, for what runs on the connection without being offered.
+    pub fn send_begin_now(&mut self) -> Step {
+        if self.transaction.begin_is_held { self.send_begin() } else { self.advance() }
     }
 
     /// Whether the server knows of the transaction that is open, or may know of it.
@@ -227,6 +250,7 @@ impl Batch {
         let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
+        batch.begin_travels = self.begin_travels;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
@@ -293,6 +317,7 @@ impl Batch {
             login,
             built_in_types_only: false,
             holds_begin: false,
+            begin_travels: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -378,7 +403,7 @@ impl Batch {
                 }
             }
             Some(Running::Reserve) => {
-                self.transaction.snapshot_taken |= self.transaction.open;
+                self.transaction.snapshot_taken |= self.is_on_server();
                 self.reservation_came(rows);
             }
             Some(Running::Cleanup) => self.end_transaction(),
@@ -399,6 +424,11 @@ impl Batch {
                 } else {
                     self.advance()
                 };
+            }
+            // The insert is sent as it is.
+            Some(Running::Reserve) if !self.is_on_server() => {
+                tracing::warn!("ids could not be reserved");
+                return self.advance();
             }
             Some(Running::Cleanup) => self.end_transaction(),
             _ => {}
@@ -481,10 +511,10 @@ impl Batch {
     }
 
     fn may_hold_begin(&mut self) -> bool {
-        // What the session's settings make of a transaction has to be known.
+        // What the session's settings make of a transaction has to be known, or comes with BEGIN.
         self.holds_begin
             && !self.transaction.open
-            && self.session.unsettled.is_none()
+            && (self.session.unsettled.is_none() || self.begin_travels)
             && self.database.options().late_begin
             && self.catalog().is_some_and(|catalog| !catalog.fixes_snapshot && !catalog.read_only)
     }
@@ -828,7 +858,7 @@ impl Batch {
         self.transaction.wanted = wanted;
         self.running = Some(Running::Reserve);
         let mut query = reserve::query(&requests);
-        if std::mem::take(&mut self.transaction.begin_is_held) {
+        if self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held) {
             query.simple_sql = query.simple_sql.map(|sql| format!("BEGIN; {sql}"));
         }
         self.issued.note(&mut query);
@@ -845,7 +875,9 @@ impl Batch {
                 self.session.was_unsettled = true;
             }
         }
-        self.transaction.clocks = reservation.clocks;
+        if self.is_on_server() {
+            self.transaction.clocks = reservation.clocks;
+        }
         for (sequence, ids) in reservation.ids {
             self.stats.ids_reserved += ids.len() as u64;
             // The session's own currval and lastval have moved.

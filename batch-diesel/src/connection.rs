@@ -18,6 +18,7 @@ use diesel::query_builder::{Query, QueryBuilder, QueryFragment, QueryId};
 use diesel::result::{ConnectionResult, Error, QueryResult};
 use diesel::sql_types::TypeMetadata;
 
+use crate::inner::Inner;
 use crate::row::{Cursor, Row};
 use crate::{bind, run};
 
@@ -25,7 +26,7 @@ use crate::{bind, run};
 /// [`enable_batch_inserts`](crate::enable_batch_inserts) was called; a plain pass-through before.
 #[allow(missing_debug_implementations, reason = "diesel::PgConnection has none")]
 pub struct PgConnection {
-    inner: diesel::PgConnection,
+    inner: Inner,
     batch: Batch,
     /// What the queries are whose SQL text follows from their type.
     recognised: HashMap<TypeId, Arc<Recognised>>,
@@ -39,7 +40,7 @@ impl PgConnection {
 
     /// Like [`diesel::PgConnection::notifications_iter`].
     pub fn notifications_iter(&mut self) -> impl Iterator<Item = QueryResult<PgNotification>> + '_ {
-        self.inner.notifications_iter()
+        self.inner.conn.notifications_iter()
     }
 
     /// Sends the rows that wait.
@@ -99,11 +100,11 @@ impl PgConnection {
         f: impl FnOnce(&mut diesel::PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
         if !self.batch.is_on() {
-            return f(&mut self.inner);
+            return f(&mut self.inner.conn);
         }
         let step = self.batch.offer(statement, Binds::default());
         run::drive(&mut self.inner, &mut self.batch, step)?;
-        let result = f(&mut self.inner);
+        let result = f(&mut self.inner.conn);
         self.batch.sent(result.is_ok());
         result
     }
@@ -113,7 +114,14 @@ impl PgConnection {
         let statement = self.recognise(source);
         let mut binds = Binds::default();
         if self.batch.wants_binds(&statement) {
-            match bind::collect(source, &mut self.inner) {
+            let mut collected = bind::collect(source, self.inner.lookup(&self.batch));
+            if collected.as_ref().is_err_and(|failed| failed.in_lookup) && self.batch.holds_back_begin() {
+                // Where the transaction sees it, as it may abort it.
+                let step = self.batch.send_begin_now();
+                run::drive(&mut self.inner, &mut self.batch, step)?;
+                collected = bind::collect(source, self.inner.lookup(&self.batch));
+            }
+            match collected {
                 Ok(collected) => binds = collected,
                 Err(failed) => {
                     if failed.in_lookup {
@@ -135,7 +143,7 @@ impl PgConnection {
 
     /// Tells the instrumentation of a query that is not sent.
     fn note(&mut self, query: &dyn DebugQuery, error: Option<&Error>) {
-        let instrumentation = self.inner.instrumentation();
+        let instrumentation = self.inner.conn.instrumentation();
         instrumentation.on_connection_event(InstrumentationEvent::start_query(query));
         instrumentation.on_connection_event(InstrumentationEvent::finish_query(query, error));
     }
@@ -161,7 +169,7 @@ impl PgConnection {
 impl SimpleConnection for PgConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
         if !self.batch.is_on() {
-            return self.inner.batch_execute(query);
+            return self.inner.conn.batch_execute(query);
         }
         let statement = self.batch.recognise(query);
         // An INSERT without binds has only literals and defaults: it may wait as well.
@@ -170,7 +178,7 @@ impl SimpleConnection for PgConnection {
             self.note(&StrQueryHelper::new(query), None);
             return Ok(());
         }
-        let result = self.inner.batch_execute(query);
+        let result = self.inner.conn.batch_execute(query);
         self.batch.sent(result.is_ok());
         result
     }
@@ -184,7 +192,8 @@ impl Connection for PgConnection {
 
     fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = diesel::PgConnection::establish(database_url)?;
-        Ok(Self { inner, batch: Batch::new(database_url), recognised: HashMap::new() })
+        let batch = Batch::new(database_url).holds_begin();
+        Ok(Self { inner: Inner::new(inner), batch, recognised: HashMap::new() })
     }
 
     fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
@@ -192,30 +201,30 @@ impl Connection for PgConnection {
         T: QueryFragment<Pg> + QueryId,
     {
         if !self.batch.is_on() {
-            return self.inner.execute_returning_count(source);
+            return self.inner.conn.execute_returning_count(source);
         }
         if let Some(answer) = self.offer(source)? {
             return Ok(answer.count);
         }
-        let result = self.inner.execute_returning_count(source);
+        let result = self.inner.conn.execute_returning_count(source);
         self.batch.sent(result.is_ok());
         result
     }
 
     fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
-        self.inner.transaction_state()
+        self.inner.conn.transaction_state()
     }
 
     fn instrumentation(&mut self) -> &mut dyn Instrumentation {
-        self.inner.instrumentation()
+        self.inner.conn.instrumentation()
     }
 
     fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
-        self.inner.set_instrumentation(instrumentation);
+        self.inner.conn.set_instrumentation(instrumentation);
     }
 
     fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
-        self.inner.set_prepared_statement_cache_size(size);
+        self.inner.conn.set_prepared_statement_cache_size(size);
     }
 }
 
@@ -237,7 +246,7 @@ where
             return Ok(Cursor::engine(answer.rows));
         }
         let Self { inner, batch, .. } = self;
-        match LoadConnection::<B>::load(inner, source) {
+        match LoadConnection::<B>::load(&mut inner.conn, source) {
             Ok(rows) => {
                 batch.sent(true);
                 Ok(Cursor::postgres(rows, batch))
@@ -252,14 +261,13 @@ where
 
 impl GetPgMetadataCache for PgConnection {
     fn get_metadata_cache(&mut self) -> &mut PgMetadataCache {
-        self.inner.get_metadata_cache()
+        self.inner.conn.get_metadata_cache()
     }
 }
 
-// Types are looked up on the inner connection: a lookup runs a SELECT, which must not flush.
 impl WithMetadataLookup for PgConnection {
     fn metadata_lookup(&mut self) -> &mut (dyn PgMetadataLookup + 'static) {
-        &mut self.inner
+        self.inner.lookup(&self.batch)
     }
 }
 
@@ -269,7 +277,11 @@ impl MultiConnectionHelper for PgConnection {
     }
 
     fn from_any(lookup: &mut dyn Any) -> Option<&mut <Pg as TypeMetadata>::MetadataLookup> {
-        lookup.downcast_mut::<diesel::PgConnection>().map(|inner| inner as &mut dyn PgMetadataLookup)
+        // Ours where binds are collected for the engine, and Diesel's where it sends the query.
+        if lookup.is::<Inner>() {
+            return lookup.downcast_mut::<Inner>().map(|inner| inner as &mut dyn PgMetadataLookup);
+        }
+        lookup.downcast_mut::<diesel::PgConnection>().map(|conn| conn as &mut dyn PgMetadataLookup)
     }
 }
 
@@ -283,7 +295,10 @@ impl MigrationConnection for PgConnection {
 impl diesel::r2d2::R2D2Connection for PgConnection {
     // Looks at nothing, so that nothing is flushed.
     fn ping(&mut self) -> QueryResult<()> {
-        self.inner.ping()
+        let count = self.inner.take_count(self.batch.holds_back_begin());
+        let result = self.inner.conn.ping();
+        self.inner.put_back(count);
+        result
     }
 
     fn is_broken(&mut self) -> bool {
@@ -293,6 +308,6 @@ impl diesel::r2d2::R2D2Connection for PgConnection {
         // transaction goes on, and its rows with it.
         let status = AnsiTransactionManager::transaction_manager_status_mut(self);
         let in_diesels = matches!(status.transaction_depth(), Ok(Some(_)));
-        self.inner.is_broken() || (self.batch.has_pending() && !in_diesels)
+        self.inner.conn.is_broken() || (self.batch.has_pending() && !in_diesels)
     }
 }

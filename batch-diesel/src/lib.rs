@@ -60,6 +60,7 @@ mod bind;
 mod connection;
 mod copy;
 mod error;
+mod inner;
 mod row;
 mod run;
 

@@ -8,9 +8,10 @@ use diesel::row::{Field, Row};
 
 use crate::bind::EngineQuery;
 use crate::error;
+use crate::inner::Inner;
 
 /// Does what the engine says until there is an answer; `None` where the statement is to be sent.
-pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
+pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
     let mut failure = None;
     loop {
         step = match step {
@@ -18,16 +19,22 @@ pub(crate) fn drive(inner: &mut PgConnection, batch: &mut Batch, mut step: Step)
             Step::Answer(answer) => return Ok(Some(answer)),
             Step::Refuse(refused) => return Err(error::refusal(refused)),
             Step::Raise => return Err(failure.unwrap_or_else(error::missing)),
-            Step::Run(query) => match run(inner, &query) {
-                Ok(rows) => batch.ran(&rows),
-                Err(error) => {
-                    // An error is the cause of those in cleaning up after it.
-                    if query.purpose != Purpose::Control || failure.is_none() {
-                        failure = Some(error);
+            Step::Run(query) => {
+                let count = inner.take_count(batch.holds_back_begin());
+                let next = match run(&mut inner.conn, &query) {
+                    Ok(rows) => batch.ran(&rows),
+                    Err(error) => {
+                        // An error is the cause of those in cleaning up after it.
+                        if query.purpose != Purpose::Control || failure.is_none() {
+                            failure = Some(error);
+                        }
+                        batch.failed()
                     }
-                    batch.failed()
-                }
-            },
+                };
+                // A flush that is the whole transaction has ended it.
+                inner.put_back(count.filter(|_| batch.is_in_transaction()));
+                next
+            }
         };
     }
 }

@@ -20,14 +20,12 @@ pub trait Adapter: 'static {
     const POOLED: bool;
     /// Whether an INSERT may be answered with types of the database's own.
     const ANSWERS_OWN_TYPES: bool;
-    /// BEGIN is held back until something has to be sent, and travels with the first question for ids, so that not even
-    /// the first insert that wants an id is sent.
-    const HOLDS_BEGIN: bool;
+    /// A BEGIN that is held back travels with the first question for ids, so that not even the first insert that wants an
+    /// id is sent.
+    const BEGIN_TRAVELS: bool;
 
-    /// How many statements a transaction is whose whole work is one flush: that alone, or BEGIN and COMMIT as well.
-    const WHOLE_TRANSACTION: usize = if Self::HOLDS_BEGIN { 1 } else { 3 };
     /// How many inserts are sent because they are the first that want an id of a sequence.
-    const FIRST_USES: u64 = if Self::HOLDS_BEGIN { 0 } else { 1 };
+    const FIRST_USES: u64 = if Self::BEGIN_TRAVELS { 0 } else { 1 };
 }
 
 /// What a program does on a connection, by means of the ORM.

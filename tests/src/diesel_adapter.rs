@@ -25,7 +25,7 @@ impl Adapter for Diesel {
     const NAME: &'static str = "diesel";
     const POOLED: bool = false;
     const ANSWERS_OWN_TYPES: bool = true;
-    const HOLDS_BEGIN: bool = false;
+    const BEGIN_TRAVELS: bool = false;
 }
 
 /// A statement with its binds as they are, as Diesel's query builder would make it.

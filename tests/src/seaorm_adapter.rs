@@ -29,7 +29,7 @@ impl Adapter for SeaOrm {
     const NAME: &'static str = "seaorm";
     const POOLED: bool = true;
     const ANSWERS_OWN_TYPES: bool = false;
-    const HOLDS_BEGIN: bool = true;
+    const BEGIN_TRAVELS: bool = true;
 }
 
 /// Scenarios that bind what SeaORM cannot, and so no program on it: enums other than as text with a cast, texts as

@@ -137,12 +137,13 @@ impl Batch {
             return Decision::Send(Reason::CatalogUnreadable);
         }
         let Some(catalog) = self.catalog() else { return Decision::ReadCatalog };
+        let costs_nothing = self.begin_goes_along();
         if let Some(inserts) = &mut self.session.unsettled {
             *inserts += 1;
             // One insert may be all that follows: looking would cost more than sending it.
             return match *inserts {
-                1 => Decision::Send(Reason::FirstUse),
-                2 => Decision::Settle,
+                1 if !costs_nothing => Decision::Send(Reason::FirstUse),
+                1 | 2 => Decision::Settle,
                 // The answer did not say.
                 _ => Decision::Send(Reason::CatalogUnreadable),
             };
@@ -329,6 +330,9 @@ impl Batch {
         if reserved {
             return Err(Decision::Send(Reason::NoIds));
         }
+        if lacks_clock && self.transaction.begin_is_held && !self.begin_travels {
+            return Err(Decision::Begin);
+        }
         // Every sequence is marked, so this must not stop at the first.
         let wanted_before = self.with_stock(|stock| needs.iter().filter(|need| stock.wanted_before(need)).count() > 0);
         let clock_before = lacks_clock && std::mem::replace(&mut self.transaction.clock_wanted, true);
@@ -347,7 +351,12 @@ impl Batch {
     /// Whether ids can be asked for without a round trip that the transaction would not have without batching: BEGIN is
     /// still to be sent and goes with the question, or the row shares its flush with others that wait.
     fn reserving_costs_nothing(&self) -> bool {
-        self.transaction.begin_is_held || self.pending.rows() > 0
+        self.begin_goes_along() || self.pending.rows() > 0
+    }
+
+    /// Whether a question takes a BEGIN with it that is still to be sent.
+    fn begin_goes_along(&self) -> bool {
+        self.transaction.begin_is_held && self.begin_travels
     }
 
     /// Whether an earlier row that waits may refer to one of these, which would make it succeed where it must fail.

@@ -719,7 +719,7 @@ mod late_begin {
 
     fn holding(tables: impl IntoIterator<Item = TableRow>) -> Program {
         let mut program = Program::new(tables);
-        program.batch = program.batch.transaction().holds_begin();
+        program.batch = program.batch.transaction().holds_begin().begin_travels();
         program
     }
 
@@ -879,12 +879,77 @@ mod late_begin {
             assert_eq!(program.run(begin), Sent);
             program.run("COMMIT");
         }
-        program.run("SET default_transaction_isolation = 'serializable'");
-        assert_eq!(program.run("BEGIN"), Sent);
-        program.run("COMMIT");
         let mut program = holding([notes()]);
         program.batch.database.enable(BatchOptions::new().late_begin(false));
         assert_eq!(program.run("BEGIN"), Sent);
+    }
+
+    #[test]
+    fn in_doubt_about_the_settings_begin_travels_with_the_question_for_them() {
+        let mut program = holding([notes()]);
+        program.run("SET lock_timeout = 1");
+        program.wire();
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN; reserve", "flush notes", "COMMIT"]);
+    }
+
+    /// On a driver whose BEGIN goes alone.
+    fn alone(tables: impl IntoIterator<Item = TableRow>) -> Program {
+        let mut program = Program::new(tables);
+        program.batch = program.batch.transaction().holds_begin();
+        program
+    }
+
+    #[test]
+    fn where_begin_goes_alone_ids_are_asked_for_before_it() {
+        let mut program = alone([users()]);
+        program.run("BEGIN");
+        assert_eq!(program.user("a"), Sent);
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", INSERT_USER, "COMMIT"]);
+        program.run("BEGIN");
+        assert_eq!(program.user("b"), id(1));
+        assert!(!program.batch.is_on_server());
+        assert_eq!(program.run("COMMIT"), waits());
+        assert_eq!(program.wire(), ["reserve 64 of 1", "flush users"]);
+    }
+
+    #[test]
+    fn where_begin_goes_alone_a_doubt_is_settled_by_the_second_insert() {
+        let mut program = alone([notes()]);
+        program.run("SET lock_timeout = 1");
+        program.wire();
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(program.run_with(NOTE, [text("b")]), waits());
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", NOTE, "reserve", "flush notes", "COMMIT"]);
+    }
+
+    #[test]
+    fn a_question_before_begin_that_fails_harms_nobody() {
+        let mut program = alone([users()]);
+        program.run("BEGIN");
+        program.user("a");
+        program.run("COMMIT");
+        program.run("BEGIN");
+        program.wire();
+        program.broken = Some("reserve");
+        assert_eq!(program.user("b"), Sent);
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["reserve 64 of 1", "BEGIN", INSERT_USER, "COMMIT"]);
+    }
+
+    #[test]
+    fn the_time_of_a_transaction_is_asked_for_after_its_begin() {
+        let mut program = alone([table("t").column(column("at", "timestamptz").default("now()"))]);
+        program.run("BEGIN");
+        let insert = "INSERT INTO t VALUES (DEFAULT) RETURNING at";
+        assert_eq!(program.run(insert), Sent);
+        assert!(matches!(program.run(insert), Seen::Answer(_)));
+        assert_eq!(program.wire(), ["BEGIN", insert, "reserve"]);
     }
 
     #[test]

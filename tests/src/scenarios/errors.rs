@@ -257,7 +257,7 @@ pub fn merged_nested_transactions_cost_nothing<A: Adapter>() {
         })
         .unwrap();
     let wire = world.wire();
-    assert!(wire.len() == A::WHOLE_TRANSACTION && wire[wire.len() / 2].starts_with("INSERT"), "{wire:?}");
+    assert!(wire.len() == 1 && wire[0].starts_with("INSERT"), "{wire:?}");
     assert_eq!(world.conn.stats().flushes.keys().copied().collect::<Vec<_>>(), [FlushCause::Commit]);
     assert_eq!(world.count("SELECT count(*) FROM notes"), 20);
 }
@@ -292,7 +292,7 @@ pub fn rolling_a_merged_nested_transaction_back_discards_its_rows<A: Adapter>() 
         })
         .unwrap();
     assert_eq!(world.seen("SELECT string_agg(text, ' ' ORDER BY ctid) FROM notes"), [[Some("outer after".to_owned())]]);
-    assert_eq!(world.wire().len(), A::WHOLE_TRANSACTION);
+    assert_eq!(world.wire().len(), 1);
     assert_eq!(world.conn.stats().rows_discarded, 2);
 }
 

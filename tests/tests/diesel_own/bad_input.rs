@@ -265,6 +265,8 @@ macro_rules! cut_at {
         let enable: fn(&mut $connection) = $enable;
         enable(&mut conn);
         let result = conn.transaction(|conn| {
+            // The transaction is more than one flush.
+            conn.batch_execute("SELECT 1")?;
             proxy.cut_after_statements($fuse);
             for name in ["a", "b", "c"] {
                 insert_into(users::table).values(users::name.eq(name)).execute(conn)?;
@@ -296,7 +298,7 @@ fn kind(error: &Error) -> String {
 
 #[test]
 fn a_connection_lost_in_the_middle_of_a_flush_is_diesels_own_error_and_nothing_is_half_written() {
-    // The first statement after BEGIN: an INSERT with plain Diesel, the flush with ours.
+    // The next statement: an INSERT with plain Diesel, the flush with ours.
     let plain = cut_at!(diesel::PgConnection, |_| (), 0);
     let ours = cut_at!(PgConnection, |conn| enable_batch_inserts(conn).unwrap(), 0);
     assert_eq!(ours, plain);

@@ -76,7 +76,12 @@ fn instrumentation_sees_what_the_program_issues_as_with_plain_diesel() {
             users::table.count().get_result::<i64>(conn)
         })
         .unwrap();
-        taken(&log).into_iter().filter(|line| !is_the_engines(line)).collect::<Vec<_>>()
+        let mut lines = taken(&log);
+        lines.retain(|line| !is_the_engines(line));
+        // A BEGIN that was held back is seen when it is issued and, like a flush, when it is sent.
+        let sent = lines.iter().rposition(|line| line == "start BEGIN").filter(|at| *at > 1);
+        lines.drain(sent.map_or(0..0, |at| at..at + 2));
+        lines
     });
     assert!(lines.iter().any(|line| line.starts_with("start INSERT INTO \"users\"") && line.contains("user 2")));
     assert_eq!(world.conn.stats().inserts_deferred, 6);
@@ -109,6 +114,8 @@ fn an_insert_that_waits_is_seen_when_it_is_issued_and_not_when_it_is_sent() {
     world
         .conn
         .transaction(|conn| {
+            // BEGIN is sent.
+            conn.batch_execute("SELECT 1")?;
             taken(&log);
             insert_into(users::table).values(users::name.eq("a")).execute(conn)?;
             let lines = taken(&log);
@@ -140,7 +147,8 @@ fn instrumentation_sees_the_error_of_a_flush() {
     let failed: Vec<&String> = lines.iter().filter(|line| line.contains("with duplicate key value")).collect();
     assert_eq!(failed.len(), 1, "{lines:#?}");
     assert!(failed[0].contains("unnest("), "{lines:#?}");
-    assert!(lines.iter().any(|line| line.starts_with("start ROLLBACK")), "{lines:#?}");
+    // As with a COMMIT that fails, there is nothing left to roll back.
+    assert!(!lines.iter().any(|line| line.contains("ROLLBACK")), "{lines:#?}");
 }
 
 #[test]
