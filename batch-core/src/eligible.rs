@@ -342,6 +342,15 @@ fn is_referenced(table: &Table, column: usize) -> bool {
     table.referenced_by.iter().any(|reference| reference.columns.contains(&column))
 }
 
+/// Whether inserts into the table wait whatever their values, as long as they are made one by one in a transaction.
+pub(crate) fn surely_waits(table: &Table, options: &BatchOptions) -> bool {
+    let is_known = |column: &Column| !matches!(column.default, Default::Unfit(_)) && stored::is_plain(column);
+    table.unfit.is_none()
+        && table.can_select
+        && !options.excludes(&table.schema, &table.name)
+        && table.columns.iter().all(is_known)
+}
+
 /// Whether values can travel as an array: `unnest` flattens arrays and expands composites.
 pub(crate) fn can_unnest(bind: BindType, column: &Column) -> bool {
     bind.array_oid != 0 && !matches!(column.kind, TypeKind::Array(_) | TypeKind::Composite)

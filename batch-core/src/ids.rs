@@ -126,6 +126,11 @@ impl Stock {
         true
     }
 
+    /// Whether an id of the sequence was ever wanted or reserved.
+    pub(crate) fn knows(&self, sequence: u32) -> bool {
+        self.sequences.contains_key(&sequence)
+    }
+
     /// Whether there are ids for a connection at this position.
     pub(crate) fn has_any(&mut self, need: &Need, positions: &Positions) -> bool {
         let shelf = self.shelf(need);

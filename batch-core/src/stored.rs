@@ -68,6 +68,18 @@ pub(crate) fn is_answerable(column: &Column) -> bool {
     !column.generated && rule(column.type_oid, None, column).is_ok_and(|rule| !matches!(rule, Rule::Opaque))
 }
 
+/// Whether values of the column's own type are always stored as they are, and can be answered.
+pub(crate) fn is_plain(column: &Column) -> bool {
+    use Rule::{Bool, Bytes, Date, Enum, Fixed, Integer, Padded, Text, Time, Timestamp};
+
+    let is_plain = |rule| match rule {
+        Bool | Fixed(_) | Bytes | Integer(_) | Text { .. } | Padded(_) | Date | Enum => true,
+        Timestamp { step } | Time { step, .. } => step == 1,
+        _ => false,
+    };
+    !column.generated && rule(column.type_oid, None, column).is_ok_and(is_plain)
+}
+
 /// The rule for a bind of type `bind`, cast to `cast`, that goes into `column`.
 pub(crate) fn rule(bind: u32, cast: Option<&TypeName>, column: &Column) -> Result<Rule, Reason> {
     if cast.is_some_and(|cast| !names_type(&cast.name, &column.type_name)) {

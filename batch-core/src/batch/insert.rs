@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
-use crate::catalog::{Catalog, Clock, Default as ColumnDefault};
-use crate::eligible::{Checked, Constant, ID, Plan, Reason};
+use crate::catalog::{Catalog, Clock, Default as ColumnDefault, Table};
+use crate::eligible::{Checked, Constant, ID, Plan, Reason, surely_waits};
 use crate::error::Error;
 use crate::ids::Need;
 use crate::pending::{self, Known};
@@ -341,11 +341,39 @@ impl Batch {
                 self.transaction.wanted.push(*need);
             }
         }
+        self.want_below(&plan.table);
         Err(if wanted_before || clock_before || self.reserving_costs_nothing() {
             Decision::Reserve(needs.clone())
         } else {
             Decision::Send(Reason::FirstUse)
         })
+    }
+
+    /// Rows of a new parent are likely to follow: the first ids of the tables that refer to it come on the same way. Only
+    /// of those whose inserts are sure to wait, as an insert that is sent leaves what was reserved unused.
+    fn want_below(&mut self, parent: &Arc<Table>) {
+        let Some(catalog) = self.catalog() else { return };
+        let mut found = vec![parent.oid];
+        let mut next = 0;
+        while let Some(&oid) = found.get(next) {
+            next += 1;
+            let table = catalog.tables().iter().find(|table| table.oid == oid);
+            for reference in table.iter().flat_map(|table| &table.referenced_by) {
+                if !found.contains(&reference.table) {
+                    found.push(reference.table);
+                }
+            }
+        }
+        let options = Arc::clone(&self.options);
+        let below = catalog.tables().iter().filter(|table| found[1..].contains(&table.oid));
+        for sequence in below.filter(|table| surely_waits(table, &options)).flat_map(|table| table.sequences()) {
+            let (sequence, descending) = (sequence.oid, sequence.descending);
+            let need = Need { sequence, descending, count: 1, must_know: false, after_unassigned: false };
+            let is_new = !self.transaction.wanted.iter().any(|known| known.sequence == sequence);
+            if is_new && !self.with_stock(|stock| stock.knows(sequence)) {
+                self.transaction.wanted.push(need);
+            }
+        }
     }
 
     /// Whether ids can be asked for without a round trip that the transaction would not have without batching: BEGIN is
