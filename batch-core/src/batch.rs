@@ -124,6 +124,8 @@ struct Transaction {
     clock_wanted: bool,
     /// Sequences that this transaction has wanted ids of.
     wanted: Vec<Need>,
+    /// Ids that it has taken from the stock since the last flush, by sequence.
+    taken: Vec<Need>,
 }
 
 /// What the adapter has offered and is not decided yet.
@@ -144,10 +146,11 @@ enum Offer {
     Explain,
 }
 
-/// How often the engine has run each text: preparing one costs libpq a round trip of its own, which planning it anew
-/// takes a few times to make up for.
+/// How often the engine has run each text, for drivers that send one unprepared in a single round trip: preparing it costs
+/// one more, which planning it anew takes a few times to make up for.
 #[derive(Debug, Default)]
 struct Issued {
+    prepares_late: bool,
     times: HashMap<u64, u8>,
     hasher: RandomState,
 }
@@ -157,6 +160,9 @@ impl Issued {
     const PREPARE_FROM: u8 = 4;
 
     fn note(&mut self, query: &mut Query) {
+        if !self.prepares_late {
+            return;
+        }
         if self.times.len() >= Self::MAX {
             self.times.clear();
         }
@@ -224,6 +230,14 @@ impl Batch {
         self
     }
 
+    /// The engine's statements are prepared only once they have come a few times. For drivers that send a statement
+    /// unprepared in one round trip and need two to prepare it first, as libpq does.
+    #[must_use]
+    pub fn prepares_late(mut self) -> Self {
+        self.issued.prepares_late = true;
+        self
+    }
+
     /// Whether a transaction is open, even if its BEGIN is held back.
     pub fn is_in_transaction(&self) -> bool {
         self.transaction.open
@@ -251,6 +265,7 @@ impl Batch {
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
+        batch.issued.prepares_late = self.issued.prepares_late;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
@@ -407,7 +422,8 @@ impl Batch {
                 self.reservation_came(rows);
             }
             Some(Running::Cleanup) => self.end_transaction(),
-            Some(Running::Flush | Running::Unguard | Running::Begin) | None => {}
+            Some(Running::Flush) => self.ids_came(reserve::read(rows).ids),
+            Some(Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
     }
@@ -731,7 +747,25 @@ impl Batch {
             *self.stats.flushes.entry(cause).or_default() += 1;
             self.stats.rows_flushed += rows as u64;
         }
-        self.outbox.extend(flush::statements(segments));
+        let refill = self.refill(cause);
+        self.outbox.extend(flush::statements(segments, &refill));
+    }
+
+    /// What the stock is filled up with on the way: where as many rows again would not find enough.
+    fn refill(&mut self, cause: FlushCause) -> Vec<(u32, u32)> {
+        let max = self.options.max_id_block;
+        let taken = std::mem::take(&mut self.transaction.taken);
+        // What is sent may be an insert into the same table, which makes the stock useless.
+        if cause == FlushCause::InsertSentAtOnce {
+            return Vec::new();
+        }
+        let positions = std::mem::take(&mut self.positions);
+        let requests = self.with_stock(|stock| {
+            let counts = taken.iter().map(|need| (need.sequence, stock.refill(need, &positions, max)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        });
+        self.positions = positions;
+        requests
     }
 
     /// Whether `lastval` would lie once what waits is sent.
@@ -866,7 +900,6 @@ impl Batch {
     }
 
     fn reservation_came(&mut self, rows: &[TextRow]) {
-        let max = self.options.max_id_block;
         let reservation = reserve::read(rows);
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
@@ -878,7 +911,12 @@ impl Batch {
         if self.is_on_server() {
             self.transaction.clocks = reservation.clocks;
         }
-        for (sequence, ids) in reservation.ids {
+        self.ids_came(reservation.ids);
+    }
+
+    fn ids_came(&mut self, ids: Vec<(u32, Vec<i64>)>) {
+        let max = self.options.max_id_block;
+        for (sequence, ids) in ids {
             self.stats.ids_reserved += ids.len() as u64;
             // The session's own currval and lastval have moved.
             self.used_reserved_ids = true;

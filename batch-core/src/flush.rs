@@ -17,25 +17,28 @@ use std::fmt::Write;
 
 use crate::catalog::{Column, Default};
 use crate::pending::{ColumnRows, Segment, TableRows};
+use crate::reserve;
 use crate::statement::{Param, Purpose, Query, oid};
 
-/// The statements that send `segments`, in order.
-pub(crate) fn statements(segments: Vec<Segment>) -> Vec<Query> {
+/// The statements that send `segments`, in order. The last one reserves the ids that `refill` asks for, `(sequence, count)`,
+/// on the way.
+pub(crate) fn statements(segments: Vec<Segment>, refill: &[(u32, u32)]) -> Vec<Query> {
     let mut queries = Vec::new();
-    for segment in segments {
+    let last = segments.iter().rposition(|segment| !segment.tables.is_empty());
+    for (at, segment) in segments.into_iter().enumerate() {
         if let Some(name) = &segment.savepoint {
             queries.push(Query::new(Purpose::Control, format!("SAVEPOINT {}", quoted(name))));
         }
         if !segment.tables.is_empty() {
-            queries.push(statement(&segment.tables));
+            queries.push(statement(&segment.tables, if last == Some(at) { refill } else { &[] }));
         }
     }
     queries
 }
 
-fn statement(tables: &[TableRows]) -> Query {
+fn statement(tables: &[TableRows], refill: &[(u32, u32)]) -> Query {
     let mut query = Query::new(Purpose::Flush, "");
-    if let [only] = tables {
+    if let ([only], []) = (tables, refill) {
         write_insert(&mut query, only);
         return query;
     }
@@ -47,6 +50,12 @@ fn statement(tables: &[TableRows]) -> Query {
         query.sql.push(')');
     }
     query.sql.push_str(" SELECT");
+    if !refill.is_empty() {
+        let [sequences, counts] = reserve::params(refill);
+        query.params.extend([sequences, counts]);
+        let last = query.params.len();
+        let _ = write!(query.sql, " {}", reserve::ids_sql(last - 1, last));
+    }
     query
 }
 
@@ -233,7 +242,7 @@ mod tests {
             }
             waiting.end_row();
         }
-        let mut queries = statements(pending.take());
+        let mut queries = statements(pending.take(), &[]);
         assert_eq!(queries.len(), 1);
         queries.remove(0)
     }
@@ -386,7 +395,7 @@ mod tests {
             waiting.push(0, INT8, None, Some(&[0; 8]));
             waiting.end_row();
         }
-        let queries = statements(pending.take());
+        let queries = statements(pending.take(), &[]);
         let sent: Vec<_> = queries.iter().map(|query| (query.purpose, query.sql.split(" (").next().unwrap())).collect();
         assert_eq!(
             sent,

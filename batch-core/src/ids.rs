@@ -172,11 +172,23 @@ impl Stock {
         uses.min(u64::from(max)).saturating_sub(at_hand) as u32
     }
 
+    /// How many ids to reserve while what was taken of `need` is flushed: none as long as there are as many again.
+    pub(crate) fn refill(&mut self, need: &Need, positions: &Positions, max: u32) -> u32 {
+        let taken = u32::try_from(need.count).unwrap_or(u32::MAX);
+        let shelf = self.shelf(need);
+        let at_hand = shelf.ids.len() - shelf.first_after(positions.get(need.sequence));
+        if at_hand >= need.count || matches!(positions.get(need.sequence), Position::Lost) {
+            return 0;
+        }
+        shelf.block.max(taken).saturating_mul(2).min(max)
+    }
+
     /// Adds a block that the sequence gave to the connection at `positions`.
     pub(crate) fn add(&mut self, sequence: u32, ids: &[i64], positions: &mut Positions, max: u32) {
         // Whoever reserved has made the shelf by asking for the block's size.
         let Some(shelf) = self.sequences.get_mut(&sequence) else { return };
-        shelf.block = shelf.next_block(max);
+        let came = u32::try_from(ids.len()).unwrap_or(u32::MAX).min(max);
+        shelf.block = shelf.block.max(came);
         if shelf.used >= 2 {
             shelf.patience = 1;
         }

@@ -23,38 +23,53 @@ pub(crate) struct Reservation {
 }
 
 /// Reserves `(sequence, count)` ids. The text is always the same, so that it is prepared once.
-///
-/// Near its end a sequence gives fewer, and to a role that may not use it, or in a read-only transaction, none: asking
-/// for more would be an error, and abort the transaction.
 pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
-    let sql = "\
-SELECT 'session', {identity}
+    let sql = format!(
+        "\
+SELECT 'session', {IDENTITY_SQL}
 UNION ALL
 SELECT 'now', encode(timestamptz_send(now()), 'hex') || ' ' || encode(timestamp_send(localtimestamp), 'hex')
     || ' ' || encode(date_send(current_date), 'hex')
 UNION ALL
-SELECT 'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
+SELECT {}",
+        ids_sql(1, 2)
+    );
+    let mut query = Query::new(Purpose::Ask, sql);
+    let list = |numbers: Vec<String>| format!("'{{{}}}'", numbers.join(","));
+    let sequence_list = list(requests.iter().map(|(sequence, _)| sequence.to_string()).collect());
+    let count_list = list(requests.iter().map(|(_, count)| count.to_string()).collect());
+    query.simple_sql = Some(query.sql.replace("$1", &sequence_list).replace("$2", &count_list));
+    query.params = params(requests).into();
+    query
+}
+
+/// Reserves ids: what follows a SELECT, for the parameters of these numbers.
+///
+/// Near its end a sequence gives fewer, and to a role that may not use it, or in a read-only transaction, none: asking
+/// for more would be an error, and abort the transaction.
+pub(crate) fn ids_sql(sequences: usize, counts: usize) -> String {
+    format!(
+        "'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
     SELECT wanted.seq, nextval(wanted.seq::regclass) AS id
-    FROM unnest($1::oid[], $2::int4[]) AS wanted (seq, count)
+    FROM unnest(${sequences}::oid[], ${counts}::int4[]) AS wanted (seq, count)
     JOIN pg_catalog.pg_sequence s ON s.seqrelid = wanted.seq
       AND has_sequence_privilege(s.seqrelid, 'USAGE') AND NOT current_setting('transaction_read_only')::bool,
     LATERAL (SELECT COALESCE(pg_sequence_last_value(wanted.seq::regclass), s.seqstart - s.seqincrement)::numeric AS at) last,
     LATERAL generate_series(1, LEAST(wanted.count, GREATEST(0, trunc(
         CASE WHEN s.seqincrement > 0 THEN s.seqmax - last.at ELSE last.at - s.seqmin END / abs(s.seqincrement)
     )))::int4)
-) taken GROUP BY taken.seq";
-    let mut query = Query::new(Purpose::Ask, sql.replace("{identity}", IDENTITY_SQL));
-    let list = |numbers: Vec<String>| format!("'{{{}}}'", numbers.join(","));
-    let sequence_list = list(requests.iter().map(|(sequence, _)| sequence.to_string()).collect());
-    let count_list = list(requests.iter().map(|(_, count)| count.to_string()).collect());
-    query.simple_sql = Some(query.sql.replace("$1", &sequence_list).replace("$2", &count_list));
+) taken GROUP BY taken.seq"
+    )
+}
+
+/// The parameters of [`ids_sql`].
+pub(crate) fn params(requests: &[(u32, u32)]) -> [Param; 2] {
     let sequences = integer_array(oid::OID, requests.iter().map(|(sequence, _)| *sequence));
     let counts = integer_array(oid::INT4, requests.iter().map(|(_, count)| *count));
-    query.params = vec![
+    [
         Param { type_oid: oid::OID_ARRAY, value: Some(sequences) },
         Param { type_oid: oid::INT4_ARRAY, value: Some(counts) },
-    ];
-    query
+    ]
 }
 
 /// Reads the rows that [`query`] brought; what cannot be understood is left out.

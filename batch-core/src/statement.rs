@@ -3,7 +3,8 @@
 /// A statement that the engine wants run on the connection.
 ///
 /// Parameters are in Postgres' binary format with their types declared, so that the adapter only hands them over.
-/// What comes back are rows of text columns (see [`TextRow`]); a flush returns none.
+/// What comes back are rows of text columns (see [`TextRow`]); a flush returns none, unless it reserves
+/// ids on the way.
 #[derive(Clone, Debug)]
 pub struct Query {
     /// The statement, with `$1`, `$2`, … for the parameters.
@@ -30,7 +31,7 @@ impl Query {
 pub enum Purpose {
     /// A `SELECT` of text columns whose rows the engine needs.
     Ask,
-    /// Pending rows: prepared, returns no rows.
+    /// Pending rows. May bring ids, like a question.
     Flush,
     /// Transaction control, without parameters: a simple query.
     Control,

@@ -192,7 +192,7 @@ impl Connection for PgConnection {
 
     fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = diesel::PgConnection::establish(database_url)?;
-        let batch = Batch::new(database_url).holds_begin();
+        let batch = Batch::new(database_url).holds_begin().prepares_late();
         Ok(Self { inner: Inner::new(inner), batch, recognised: HashMap::new() })
     }
 

@@ -43,8 +43,8 @@ fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
     if query.purpose == Purpose::Control {
         return inner.batch_execute(&query.sql).map(|()| Vec::new());
     }
-    // A flush returns no rows; it is loaded all the same, as `execute` takes its query by reference, and for a reference
-    // Diesel collects binds in another way.
+    // A flush is loaded even if it returns no rows: `execute` takes its query by reference, and for a reference Diesel
+    // collects binds in another way.
     let rows = LoadConnection::<DefaultLoadingMode>::load(inner, EngineQuery(query))?;
     rows.map(|row| text_row(&row?)).collect()
 }

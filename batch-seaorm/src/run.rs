@@ -120,7 +120,8 @@ async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sql
     let types: Vec<String> = query.params.iter().map(|param| param.type_oid.to_string()).collect();
     let sql = format!("{} /* {} */", query.sql, types.join(" "));
     let statement = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(persistent);
-    statement.execute(conn).await.map(|_| Vec::new())
+    let rows: Vec<PgRow> = conn.fetch(statement).try_collect().await?;
+    rows.iter().map(text_row).collect()
 }
 
 fn text_row(row: &PgRow) -> Result<TextRow, sqlx::Error> {

@@ -322,6 +322,12 @@ impl Batch {
         self.positions = positions;
         if enough {
             self.used_reserved_ids |= !needs.is_empty();
+            for need in needs.iter() {
+                match self.transaction.taken.iter_mut().find(|taken| taken.sequence == need.sequence) {
+                    Some(taken) => taken.count += need.count,
+                    None => self.transaction.taken.push(*need),
+                }
+            }
             return Ok(());
         }
         if needs.iter().any(|need| need.after_unassigned) {

@@ -130,6 +130,10 @@ impl Program {
                 (format!("BEGIN; {said}"), rows)
             }
             Purpose::Ask => self.reserve(query),
+            Purpose::Flush if query.sql.contains("nextval(wanted") => {
+                let (said, rows) = self.take_ids(query);
+                (format!("{} and{said}", shortened(query.sql.split(" SELECT 'ids").next().unwrap())), rows)
+            }
             Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
         };
         let works = self.works(&said);
@@ -139,8 +143,19 @@ impl Program {
 
     /// Gives the ids that the query asks for.
     fn reserve(&mut self, query: &Query) -> (String, Vec<TextRow>) {
+        let now = "0000000000000001 0000000000000002 00000003";
+        let row = |what: &str, value: &str| vec![Some(what.to_owned()), Some(value.to_owned())];
+        let mut rows = vec![row("session", &self.identity), row("now", now)];
+        let (said, ids) = self.take_ids(query);
+        rows.extend(ids);
+        (format!("reserve{said}"), rows)
+    }
+
+    /// The ids that the last two parameters ask for.
+    fn take_ids(&mut self, query: &Query) -> (String, Vec<TextRow>) {
+        let last = query.params.len() - 2;
         let numbers = |at: usize| -> Vec<u32> {
-            let array = query.params[at].value.as_deref().unwrap();
+            let array = query.params[last + at].value.as_deref().unwrap();
             array
                 .get(20..)
                 .unwrap_or_default()
@@ -148,16 +163,13 @@ impl Program {
                 .map(|c| u32::from_be_bytes(c[4..].try_into().unwrap()))
                 .collect()
         };
-        let row = |what: String, value: String| vec![Some(what), Some(value)];
-        let now = "0000000000000001 0000000000000002 00000003";
-        let mut rows = vec![row("session".into(), self.identity.clone()), row("now".into(), now.into())];
-        let mut said = "reserve".to_owned();
+        let (mut said, mut rows) = (String::new(), Vec::new());
         for (sequence, count) in numbers(0).into_iter().zip(numbers(1)) {
             let last = self.sequences.entry(sequence).or_default();
             let ids: Vec<String> = (1..=i64::from(count)).map(|n| (*last + n).to_string()).collect();
             *last += i64::from(count);
             said.push_str(&format!(" {count} of {sequence}"));
-            rows.push(row(format!("ids {sequence}"), ids.join(" ")));
+            rows.push(vec![Some(format!("ids {sequence}")), Some(ids.join(" "))]);
         }
         (said, rows)
     }
@@ -982,6 +994,81 @@ mod late_begin {
 
 mod reserving_on_the_way {
     use super::*;
+
+    fn posts() -> TableRow {
+        table("posts").column(column("id", "int8").serial(2)).column(column("user_id", "int4")).references(
+            &["user_id"],
+            "users",
+            &["id"],
+        )
+    }
+
+    #[test]
+    fn a_flush_after_which_few_ids_are_left_brings_more() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        for _ in 0..30 {
+            program.user("a");
+        }
+        program.run("COMMIT");
+        // 64, of which 31 were used: as many again are at hand.
+        assert_eq!(program.wire(), ["flush users", "COMMIT"]);
+        for _ in 0..2 {
+            program.run("BEGIN");
+            for _ in 0..30 {
+                assert!(matches!(program.user("a"), Seen::Answer(_)));
+            }
+            program.run("COMMIT");
+        }
+        assert_eq!(
+            program.wire(),
+            ["BEGIN", "flush users and 128 of 1", "COMMIT", "BEGIN", "flush users", "COMMIT"],
+            "3 were left, then 101"
+        );
+        program.run("BEGIN");
+        assert_eq!(program.user("a"), id(92), "ids go on where they were, and none is lost");
+    }
+
+    #[test]
+    fn a_flush_that_fails_brings_no_ids() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        for _ in 0..40 {
+            program.user("a");
+        }
+        program.broken = Some("flush");
+        assert_eq!(program.run("COMMIT"), Failed);
+        program.broken = None;
+        program.run("BEGIN");
+        for _ in 0..23 {
+            assert!(matches!(program.user("a"), Seen::Answer(_)));
+        }
+        assert_eq!(program.wire().last().unwrap(), "BEGIN");
+        assert!(matches!(program.user("a"), Seen::Answer(_)));
+        assert_eq!(program.wire(), ["reserve 2048 of 1"]);
+    }
+
+    #[test]
+    fn the_tables_below_a_new_one_get_their_first_ids_with_it() {
+        let comments = || {
+            table("comments").column(column("id", "int8").serial(3)).column(column("post_id", "int8")).references(
+                &["post_id"],
+                "posts",
+                &["id"],
+            )
+        };
+        let json = |name: &str, sequence| {
+            let table = table(name).column(column("id", "int8").serial(sequence)).column(column("user_id", "int4"));
+            table.column(column("data", "jsonb")).references(&["user_id"], "users", &["id"])
+        };
+        let mut program = Program::new([users(), notes(), posts(), comments(), json("settings", 4)]);
+        program.run("BEGIN");
+        program.run_with(NOTE, [text("a")]);
+        program.user("a");
+        assert_eq!(program.wire(), ["BEGIN", "reserve 64 of 1 64 of 2 64 of 3"], "not of one that may be sent");
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["flush notes users", "COMMIT"]);
+    }
 
     #[test]
     fn where_rows_wait_the_first_insert_that_wants_ids_reserves() {

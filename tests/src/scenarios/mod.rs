@@ -80,6 +80,7 @@ macro_rules! for_each_scenario {
             ids::ids_of_a_role_without_the_privilege_are_postgres_own,
             ids::a_role_with_the_privilege_reserves_ids,
             ids::a_transaction_that_finds_ids_costs_no_more_statements_than_without,
+            ids::a_transaction_of_inserts_into_three_tables_is_one_round_trip,
             ids::a_sequence_that_runs_out_fails_as_it_would,
             ids::an_id_that_is_too_large_for_its_column_fails_as_it_would,
             ids::a_sequence_that_is_set_is_followed,
