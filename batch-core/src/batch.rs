@@ -58,6 +58,7 @@ pub struct Batch {
     built_in_types_only: bool,
     holds_begin: bool,
     begin_travels: bool,
+    commit_travels: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -185,6 +186,8 @@ enum Running {
     Begin,
     Reserve,
     Flush,
+    /// With COMMIT behind it.
+    LastFlush,
     Cleanup,
 }
 
@@ -222,11 +225,19 @@ impl Batch {
         self
     }
 
-    /// A BEGIN that is held back may travel with a question. For drivers that run the simple form of a query where it has
-    /// one ([`Query::simple_sql`]): BEGIN goes in front of it, without a round trip of its own.
+    /// A BEGIN that is held back may travel with a question, without a round trip of its own ([`Query::begins`]). For drivers
+    /// that send statements without waiting for the one before, or several in one simple query ([`Query::simple_sql`]).
     #[must_use]
     pub fn begin_travels(mut self) -> Self {
         self.begin_travels = true;
+        self
+    }
+
+    /// A COMMIT may travel with the flush before it, without a round trip of its own ([`Query::commits`]). For drivers that
+    /// send statements without waiting for the one before: where the flush fails, COMMIT rolls back.
+    #[must_use]
+    pub fn commit_travels(mut self) -> Self {
+        self.commit_travels = true;
         self
     }
 
@@ -265,6 +276,7 @@ impl Batch {
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
+        batch.commit_travels = self.commit_travels;
         batch.issued.prepares_late = self.issued.prepares_late;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
@@ -333,6 +345,7 @@ impl Batch {
             built_in_types_only: false,
             holds_begin: false,
             begin_travels: false,
+            commit_travels: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -423,6 +436,11 @@ impl Batch {
             }
             Some(Running::Cleanup) => self.end_transaction(),
             Some(Running::Flush) => self.ids_came(reserve::read(rows).ids),
+            Some(Running::LastFlush) => {
+                self.ids_came(reserve::read(rows).ids);
+                self.transaction_ended();
+                self.offer = None;
+            }
             Some(Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
@@ -446,7 +464,7 @@ impl Batch {
                 tracing::warn!("ids could not be reserved");
                 return self.advance();
             }
-            Some(Running::Cleanup) => self.end_transaction(),
+            Some(Running::Cleanup | Running::LastFlush) => self.end_transaction(),
             _ => {}
         }
         self.transaction.aborted = self.is_on_server();
@@ -550,6 +568,13 @@ impl Batch {
         self.transaction.begin_is_held && !self.outbox.is_empty() && !is_whole
     }
 
+    /// Whether COMMIT is next and need not wait for the answer to what has just left the outbox.
+    fn takes_commit_along(&self) -> bool {
+        let commits = matches!(&self.offer, Some(Offer::Statement { recognised, send: true, .. })
+            if matches!(recognised.kind, Kind::Commit));
+        self.commit_travels && self.is_on_server() && commits && self.outbox.is_empty()
+    }
+
     /// A statement that was sent failed after all, as rows are read one by one.
     pub fn failed_late(&mut self) {
         self.transaction.aborted = self.transaction.open;
@@ -598,8 +623,12 @@ impl Batch {
                 return self.send_begin();
             }
             if let Some(mut query) = self.outbox.pop_front() {
-                let cleaning = self.raising;
-                self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
+                query.commits = self.takes_commit_along();
+                self.running = Some(match query.commits {
+                    _ if self.raising => Running::Cleanup,
+                    true => Running::LastFlush,
+                    false => Running::Flush,
+                });
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
                 self.issued.note(&mut query);
                 return Step::Run(query);
@@ -892,9 +921,7 @@ impl Batch {
         self.transaction.wanted = wanted;
         self.running = Some(Running::Reserve);
         let mut query = reserve::query(&requests);
-        if self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held) {
-            query.simple_sql = query.simple_sql.map(|sql| format!("BEGIN; {sql}"));
-        }
+        query.begins = self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held);
         self.issued.note(&mut query);
         Step::Run(query)
     }

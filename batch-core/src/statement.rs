@@ -18,11 +18,25 @@ pub struct Query {
     /// The same statement without parameters, where there is one: for drivers that need fewer round trips for a simple
     /// query than for preparing a statement.
     pub simple_sql: Option<String>,
+    /// `BEGIN` is sent in front of it, in the same round trip ([`Batch::begin_travels`](crate::Batch::begin_travels)). If
+    /// either fails, the query has failed.
+    pub begins: bool,
+    /// `COMMIT` is sent behind it, in the same round trip ([`Batch::commit_travels`](crate::Batch::commit_travels)). If
+    /// either fails, the query has failed, with the error of the first that did.
+    pub commits: bool,
 }
 
 impl Query {
     pub(crate) fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose, simple_sql: None }
+        Self {
+            sql: sql.into(),
+            params: Vec::new(),
+            cacheable: true,
+            purpose,
+            simple_sql: None,
+            begins: false,
+            commits: false,
+        }
     }
 }
 

@@ -110,7 +110,8 @@ async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sql
         Purpose::Ask | Purpose::Flush => query.simple_sql.as_ref(),
     };
     if let Some(sql) = simple {
-        let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql.as_str()))).try_collect().await?;
+        let sql = if query.begins { format!("BEGIN; {sql}") } else { sql.clone() };
+        let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql))).try_collect().await?;
         return rows.iter().map(text_row).collect();
     }
     // Of a type that sqlx has to look up it must not prepare an unnamed statement, as it forgets that while it looks.
