@@ -1,7 +1,7 @@
 //! Asks the server for what answers need, in one statement for everything: ids, the transaction's `now()`, and whether
 //! the session's settings are still those that the catalog was read with.
 
-use crate::catalog::IDENTITY_SQL;
+use crate::catalog::SESSION_SQL;
 use crate::flush::integer_array;
 use crate::statement::{Param, Purpose, Query, TextRow, oid};
 
@@ -43,7 +43,7 @@ SELECT 'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
         CASE WHEN s.seqincrement > 0 THEN s.seqmax - last.at ELSE last.at - s.seqmin END / abs(s.seqincrement)
     )))::int4)
 ) taken GROUP BY taken.seq";
-    let mut query = Query::new(Purpose::Ask, sql.replace("{identity}", IDENTITY_SQL));
+    let mut query = Query::new(Purpose::Ask, sql.replace("{identity}", SESSION_SQL));
     let list = |numbers: Vec<String>| format!("'{{{}}}'", numbers.join(","));
     let sequence_list = list(requests.iter().map(|(sequence, _)| sequence.to_string()).collect());
     let count_list = list(requests.iter().map(|(_, count)| count.to_string()).collect());
