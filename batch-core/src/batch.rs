@@ -58,7 +58,6 @@ pub struct Batch {
     built_in_types_only: bool,
     holds_begin: bool,
     begin_travels: bool,
-    commit_travels: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -186,8 +185,6 @@ enum Running {
     Begin,
     Reserve,
     Flush,
-    /// With COMMIT behind it.
-    LastFlush,
     Cleanup,
 }
 
@@ -233,14 +230,6 @@ impl Batch {
         self
     }
 
-    /// A COMMIT may travel with the flush before it, without a round trip of its own ([`Query::commits`]). For drivers that
-    /// send statements without waiting for the one before: where the flush fails, COMMIT rolls back.
-    #[must_use]
-    pub fn commit_travels(mut self) -> Self {
-        self.commit_travels = true;
-        self
-    }
-
     /// The engine's statements are prepared only once they have come a few times. For drivers that send a statement
     /// unprepared in one round trip and need two to prepare it first, as libpq does.
     #[must_use]
@@ -276,7 +265,6 @@ impl Batch {
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
-        batch.commit_travels = self.commit_travels;
         batch.issued.prepares_late = self.issued.prepares_late;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
@@ -345,7 +333,6 @@ impl Batch {
             built_in_types_only: false,
             holds_begin: false,
             begin_travels: false,
-            commit_travels: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -436,11 +423,6 @@ impl Batch {
             }
             Some(Running::Cleanup) => self.end_transaction(),
             Some(Running::Flush) => self.ids_came(reserve::read(rows).ids),
-            Some(Running::LastFlush) => {
-                self.ids_came(reserve::read(rows).ids);
-                self.transaction_ended();
-                self.offer = None;
-            }
             Some(Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
@@ -464,7 +446,7 @@ impl Batch {
                 tracing::warn!("ids could not be reserved");
                 return self.advance();
             }
-            Some(Running::Cleanup | Running::LastFlush) => self.end_transaction(),
+            Some(Running::Cleanup) => self.end_transaction(),
             _ => {}
         }
         self.transaction.aborted = self.is_on_server();
@@ -568,13 +550,6 @@ impl Batch {
         self.transaction.begin_is_held && !self.outbox.is_empty() && !is_whole
     }
 
-    /// Whether COMMIT is next and need not wait for the answer to what has just left the outbox.
-    fn takes_commit_along(&self) -> bool {
-        let commits = matches!(&self.offer, Some(Offer::Statement { recognised, send: true, .. })
-            if matches!(recognised.kind, Kind::Commit));
-        self.commit_travels && self.is_on_server() && commits && self.outbox.is_empty()
-    }
-
     /// A statement that was sent failed after all, as rows are read one by one.
     pub fn failed_late(&mut self) {
         self.transaction.aborted = self.transaction.open;
@@ -623,12 +598,8 @@ impl Batch {
                 return self.send_begin();
             }
             if let Some(mut query) = self.outbox.pop_front() {
-                query.commits = self.takes_commit_along();
-                self.running = Some(match query.commits {
-                    _ if self.raising => Running::Cleanup,
-                    true => Running::LastFlush,
-                    false => Running::Flush,
-                });
+                let cleaning = self.raising;
+                self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
                 self.issued.note(&mut query);
                 return Step::Run(query);

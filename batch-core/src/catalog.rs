@@ -17,8 +17,8 @@ use crate::{defaults, harmless, stored};
 /// The oldest Postgres that the catalog query is written for.
 const OLDEST_VERSION: u32 = 130_000;
 
-/// What decides which table a name means and what the session may do with it.
-pub(crate) const IDENTITY_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
+/// An SQL expression for what decides which table a name means and what the session may do with it.
+pub const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
      || ' rls ' || current_setting('row_security') || ' role ' || current_setting('session_replication_role') \
      || ' strings ' || current_setting('standard_conforming_strings') \
      || ' transactions ' || current_setting('default_transaction_isolation') \
@@ -26,7 +26,7 @@ pub(crate) const IDENTITY_SQL: &str = "current_schemas(true)::text || ' as ' || 
 
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
-    let mut query = Query::new(Purpose::Ask, QUERY.replace("{identity}", IDENTITY_SQL));
+    let mut query = Query::new(Purpose::Ask, QUERY.replace("{identity}", SESSION_SQL));
     query.simple_sql = Some(query.sql.clone());
     query
 }

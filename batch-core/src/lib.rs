@@ -63,6 +63,7 @@ mod stored;
 
 pub use answer::{Answer, Field, Rows};
 pub use batch::{Batch, Step};
+pub use catalog::SESSION_SQL;
 pub use eligible::Reason;
 pub use error::Error;
 pub use options::{BatchOptions, Nested};

@@ -1,7 +1,7 @@
 //! Asks the server for what answers need, in one statement for everything: ids, the transaction's `now()`, and whether
 //! the session's settings are still those that the catalog was read with.
 
-use crate::catalog::IDENTITY_SQL;
+use crate::catalog::SESSION_SQL;
 use crate::flush::integer_array;
 use crate::statement::{Param, Purpose, Query, TextRow, oid};
 
@@ -26,7 +26,7 @@ pub(crate) struct Reservation {
 pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
     let sql = format!(
         "\
-SELECT 'session', {IDENTITY_SQL}
+SELECT 'session', {SESSION_SQL}
 UNION ALL
 SELECT 'now', encode(timestamptz_send(now()), 'hex') || ' ' || encode(timestamp_send(localtimestamp), 'hex')
     || ' ' || encode(date_send(current_date), 'hex')

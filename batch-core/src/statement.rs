@@ -21,22 +21,12 @@ pub struct Query {
     /// `BEGIN` is sent in front of it, in the same round trip ([`Batch::begin_travels`](crate::Batch::begin_travels)). If
     /// either fails, the query has failed.
     pub begins: bool,
-    /// `COMMIT` is sent behind it, in the same round trip ([`Batch::commit_travels`](crate::Batch::commit_travels)). If
-    /// either fails, the query has failed, with the error of the first that did.
-    pub commits: bool,
 }
 
 impl Query {
-    pub(crate) fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
-        Self {
-            sql: sql.into(),
-            params: Vec::new(),
-            cacheable: true,
-            purpose,
-            simple_sql: None,
-            begins: false,
-            commits: false,
-        }
+    /// A statement without parameters.
+    pub fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose, simple_sql: None, begins: false }
     }
 }
 

@@ -1,7 +1,6 @@
 //! [`PgConnection`]: Diesel's connection with the engine in front.
 
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::any::Any;
 use std::sync::Arc;
 
 use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Recognised, Stats};
@@ -11,14 +10,13 @@ use diesel::connection::{
 };
 use diesel::expression::QueryMetadata;
 use diesel::migration::MigrationConnection;
-use diesel::pg::{
-    GetPgMetadataCache, Pg, PgMetadataCache, PgMetadataLookup, PgNotification, PgQueryBuilder, TransactionBuilder,
-};
-use diesel::query_builder::{Query, QueryBuilder, QueryFragment, QueryId};
+use diesel::pg::{GetPgMetadataCache, Pg, PgMetadataCache, PgMetadataLookup, PgNotification, TransactionBuilder};
+use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::result::{ConnectionResult, Error, QueryResult};
 use diesel::sql_types::TypeMetadata;
 
 use crate::inner::Inner;
+use crate::recognise::Known;
 use crate::row::{Cursor, Row};
 use crate::{bind, run};
 
@@ -28,8 +26,7 @@ use crate::{bind, run};
 pub struct PgConnection {
     inner: Inner,
     batch: Batch,
-    /// What the queries are whose SQL text follows from their type.
-    recognised: HashMap<TypeId, Arc<Recognised>>,
+    known: Known,
 }
 
 impl PgConnection {
@@ -111,7 +108,11 @@ impl PgConnection {
 
     /// Offers a query; `None` where it is to be sent.
     fn offer<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> QueryResult<Option<Answer>> {
-        let statement = self.recognise(source);
+        let statement = match self.known.text(&self.batch, source) {
+            Ok(text) => text.recognised,
+            // Diesel fails on it as well.
+            Err(_) => Arc::new(Recognised::rows_only()),
+        };
         let mut binds = Binds::default();
         if self.batch.wants_binds(&statement) {
             let mut collected = bind::collect(source, self.inner.lookup(&self.batch));
@@ -147,23 +148,6 @@ impl PgConnection {
         instrumentation.on_connection_event(InstrumentationEvent::start_query(query));
         instrumentation.on_connection_event(InstrumentationEvent::finish_query(query, error));
     }
-
-    fn recognise<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> Arc<Recognised> {
-        // Diesel caches prepared statements by the same rule.
-        let id = T::query_id().filter(|_| source.is_safe_to_cache_prepared(&Pg).unwrap_or(false));
-        if let Some(known) = id.and_then(|id| self.recognised.get(&id)) {
-            return Arc::clone(known);
-        }
-        let mut builder = PgQueryBuilder::new();
-        let recognised = match source.to_sql(&mut builder, &Pg) {
-            Ok(()) => self.batch.recognise(&builder.finish()),
-            Err(_) => Arc::new(Recognised::rows_only()),
-        };
-        if let Some(id) = id {
-            self.recognised.insert(id, Arc::clone(&recognised));
-        }
-        recognised
-    }
 }
 
 impl SimpleConnection for PgConnection {
@@ -193,7 +177,7 @@ impl Connection for PgConnection {
     fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = diesel::PgConnection::establish(database_url)?;
         let batch = Batch::new(database_url).holds_begin().prepares_late();
-        Ok(Self { inner: Inner::new(inner), batch, recognised: HashMap::new() })
+        Ok(Self { inner: Inner::new(inner), batch, known: Known::default() })
     }
 
     fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>

@@ -56,30 +56,35 @@
 //! `copy_to(…).load(conn)` is bound to Diesel's own connection type by a trait that cannot be named outside Diesel: use
 //! [`PgConnection::with_diesel`]. Everything else takes `batch_diesel::PgConnection` where it took Diesel's.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod bind;
 mod connection;
 mod copy;
+mod enable;
 mod error;
 mod inner;
+mod recognise;
 mod row;
 mod run;
 
+#[cfg(feature = "async")]
+pub use asynchronous::{AsyncCallback, AsyncPgConnection, AsyncTransactionBuilder, RowStream};
 pub use batch_core::{BatchOptions, Explanation, FlushCause, Nested, Reason, Stats, TableExplanation};
 pub use connection::PgConnection;
+pub use enable::BatchInserts;
 pub use row::{Cursor, Field, Row};
-
-use diesel::QueryResult;
 
 /// Turns batching on for the database that `conn` leads to: for this connection and every other of this process,
 /// pooled ones and later ones too.
 ///
-/// Reads the catalog on `conn`.
+/// Reads the catalog on `conn`. On an `AsyncPgConnection` it gives a future: `enable_batch_inserts(&mut conn).await?`.
 ///
 /// # Errors
 ///
 /// The error of the catalog query as Postgres gives it, or [`diesel::result::Error::QueryBuilderError`] where the server
 /// is no PostgreSQL 13 or later. Connections then stay as they were: plain pass-throughs.
-pub fn enable_batch_inserts(conn: &mut PgConnection) -> QueryResult<()> {
+pub fn enable_batch_inserts<C: BatchInserts>(conn: &mut C) -> C::Enabled<'_> {
     enable_batch_inserts_with(conn, BatchOptions::new())
 }
 
@@ -88,6 +93,6 @@ pub fn enable_batch_inserts(conn: &mut PgConnection) -> QueryResult<()> {
 /// # Errors
 ///
 /// See [`enable_batch_inserts`].
-pub fn enable_batch_inserts_with(conn: &mut PgConnection, options: BatchOptions) -> QueryResult<()> {
-    conn.enable(options)
+pub fn enable_batch_inserts_with<C: BatchInserts>(conn: &mut C, options: BatchOptions) -> C::Enabled<'_> {
+    conn.enable_with(options)
 }

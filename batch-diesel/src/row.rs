@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use batch_core::{Batch, Rows};
 use diesel::pg::{Pg, PgValue, TypeOidLookup};
@@ -17,7 +17,7 @@ pub struct Cursor<'conn, C> {
 
 enum Source<'conn, C> {
     Postgres { rows: C, batch: &'conn mut Batch },
-    Engine { rows: Rc<Rows>, next: usize },
+    Engine(Answered),
 }
 
 impl<'conn, C> Cursor<'conn, C> {
@@ -26,7 +26,7 @@ impl<'conn, C> Cursor<'conn, C> {
     }
 
     pub(crate) fn engine(rows: Rows) -> Self {
-        Self { source: Source::Engine { rows: Rc::new(rows), next: 0 } }
+        Self { source: Source::Engine(Answered::new(rows)) }
     }
 }
 
@@ -45,22 +45,37 @@ where
                 }
                 Some(row.map(Row::postgres))
             }
-            Source::Engine { rows, next } => {
-                let row = *next;
-                *next += 1;
-                (row < rows.len()).then(|| Ok(Row::engine(Rc::clone(rows), row)))
-            }
+            Source::Engine(rows) => rows.next(),
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         match &self.source {
             Source::Postgres { rows, .. } => rows.size_hint(),
-            Source::Engine { rows, next } => {
-                let left = rows.len().saturating_sub(*next);
-                (left, Some(left))
-            }
+            Source::Engine(rows) => rows.left().size_hint(),
         }
+    }
+}
+
+/// The rows of an INSERT that waits, one by one.
+pub(crate) struct Answered {
+    rows: Arc<Rows>,
+    next: usize,
+}
+
+impl Answered {
+    pub(crate) fn new(rows: Rows) -> Self {
+        Self { rows: Arc::new(rows), next: 0 }
+    }
+
+    pub(crate) fn next<R>(&mut self) -> Option<QueryResult<Row<R>>> {
+        let row = self.left().next()?;
+        self.next += 1;
+        Some(Ok(Row::engine(Arc::clone(&self.rows), row)))
+    }
+
+    pub(crate) fn left(&self) -> Range<usize> {
+        self.next..self.rows.len()
     }
 }
 
@@ -70,15 +85,15 @@ pub struct Row<R>(Origin<R>);
 
 enum Origin<R> {
     Postgres(R),
-    Engine { rows: Rc<Rows>, row: usize },
+    Engine { rows: Arc<Rows>, row: usize },
 }
 
 impl<R> Row<R> {
-    fn postgres(row: R) -> Self {
+    pub(crate) fn postgres(row: R) -> Self {
         Self(Origin::Postgres(row))
     }
 
-    fn engine(rows: Rc<Rows>, row: usize) -> Self {
+    fn engine(rows: Arc<Rows>, row: usize) -> Self {
         Self(Origin::Engine { rows, row })
     }
 }

@@ -49,7 +49,7 @@ fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
     rows.map(|row| text_row(&row?)).collect()
 }
 
-fn text_row<'a>(row: &impl Row<'a, diesel::pg::Pg>) -> QueryResult<TextRow> {
+pub(crate) fn text_row<'a>(row: &impl Row<'a, diesel::pg::Pg>) -> QueryResult<TextRow> {
     (0..row.field_count())
         .map(|at| match row.get(at).as_ref().and_then(|field| field.value().map(|value| value.as_bytes().to_vec())) {
             None => Ok(None),

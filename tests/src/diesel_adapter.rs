@@ -29,9 +29,9 @@ impl Adapter for Diesel {
 }
 
 /// A statement with its binds as they are, as Diesel's query builder would make it.
-struct Statement<'a> {
-    sql: &'a str,
-    binds: &'a [Value],
+pub(crate) struct Statement<'a> {
+    pub(crate) sql: &'a str,
+    pub(crate) binds: &'a [Value],
 }
 
 /// An SQL type that is known only when it is bound.
@@ -151,7 +151,7 @@ impl Batching for batch_diesel::PgConnection {
     }
 }
 
-fn cells<'a>(row: &impl Row<'a, Pg>) -> Vec<Cell> {
+pub(crate) fn cells<'a>(row: &impl Row<'a, Pg>) -> Vec<Cell> {
     (0..row.field_count())
         .map(|at| {
             let field = row.get(at).unwrap();

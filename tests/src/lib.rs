@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod diesel_adapter;
+pub mod diesel_async_adapter;
 pub mod scenarios;
 pub mod seaorm_adapter;
 pub mod value;

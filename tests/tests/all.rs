@@ -27,6 +27,25 @@ macro_rules! with_diesel {
     };
 }
 
+macro_rules! with_diesel_async {
+    ($($module:ident :: $name:ident,)*) => {
+        mod diesel_async_scenarios {
+            use batch_tests::diesel_async_adapter::DieselAsync;
+            use batch_tests::scenarios;
+
+            #[test]
+            fn programs_cannot_tell_the_difference() {
+                crate::differential::programs_cannot_tell_the_difference::<DieselAsync>();
+            }
+
+            $(#[test]
+            fn $name() {
+                scenarios::$module::$name::<DieselAsync>();
+            })*
+        }
+    };
+}
+
 macro_rules! with_seaorm {
     ($($module:ident :: $name:ident,)*) => {
         mod seaorm_scenarios {
@@ -51,6 +70,7 @@ macro_rules! with_seaorm {
 }
 
 batch_tests::for_each_scenario!(with_diesel);
+batch_tests::for_each_scenario!(with_diesel_async);
 batch_tests::for_each_scenario!(with_seaorm);
 
 #[test]

@@ -134,7 +134,6 @@ impl Program {
                 let (said, rows) = self.take_ids(query);
                 (format!("{} and{said}", shortened(query.sql.split(" SELECT 'ids").next().unwrap())), rows)
             }
-            Purpose::Flush if query.commits => (format!("{}; COMMIT", shortened(&query.sql)), Vec::new()),
             Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
         };
         let works = self.works(&said);
@@ -939,26 +938,6 @@ mod late_begin {
         assert_eq!(program.run_with(NOTE, [text("b")]), waits());
         program.run("COMMIT");
         assert_eq!(program.wire(), ["BEGIN", NOTE, "reserve", "flush notes", "COMMIT"]);
-    }
-
-    #[test]
-    fn commit_travels_with_the_last_flush() {
-        let mut program = Program::with([notes()], BatchOptions::new().max_rows(2));
-        program.batch = program.batch.transaction().commit_travels();
-        for broken in [None, Some("COMMIT")] {
-            program.run("BEGIN");
-            for _ in 0..3 {
-                program.run_with(NOTE, [text("a")]);
-            }
-            program.broken = broken;
-            assert_eq!(program.run("COMMIT"), if broken.is_some() { Failed } else { waits() });
-            assert!(!program.batch.is_in_transaction());
-            assert_eq!(program.wire(), ["BEGIN", "flush notes", "flush notes; COMMIT"]);
-        }
-        program.broken = None;
-        program.run("BEGIN");
-        assert_eq!(program.run("COMMIT"), Sent);
-        assert_eq!(program.wire(), ["BEGIN", "COMMIT"]);
     }
 
     #[test]

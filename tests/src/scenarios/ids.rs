@@ -602,7 +602,8 @@ pub fn an_id_block_is_no_larger_than_the_options_say<A: Adapter>() {
     let mut world = World::<A>::with(USERS, BatchOptions::new().max_id_block(10));
     let ids = add_names(&mut world.conn, "users", 50).unwrap();
     assert_eq!(ids, (1..=50).collect::<Vec<i64>>());
-    assert!(world.count("SELECT last_value FROM users_id_seq") < 61);
+    // Of the last block one is left at most, and the flush brings one more.
+    assert!(world.count("SELECT last_value FROM users_id_seq") <= 61);
     // A statement of more rows than that is still one statement.
     let rows = world.conn.transaction(|conn| {
         let values = vec!["('x')"; 25].join(", ");

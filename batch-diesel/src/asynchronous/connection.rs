@@ -1,0 +1,334 @@
+//! [`AsyncPgConnection`].
+
+use std::sync::Arc;
+
+use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Stats};
+use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
+use diesel::pg::{Pg, PgNotification};
+use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
+use diesel::result::{ConnectionResult, QueryResult};
+use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection};
+use futures_util::future::BoxFuture;
+use futures_util::stream::Stream;
+use tokio_postgres::tls::TlsStream;
+use tokio_postgres::{CancelToken, Client, Connection, Socket};
+
+use super::instrumentation::Shared;
+use super::run::{self, Inner, Outcome, Running, drive};
+use super::stream::{InnerRow, RowStream, Unread};
+use super::transaction::flush_failed;
+use super::types::{TypeName, Types};
+use super::{AsyncTransactionBuilder, identity};
+use crate::bind;
+use crate::recognise::{Known, Text};
+use crate::row::Row;
+
+/// A drop-in for [`diesel_async::AsyncPgConnection`] whose inserts wait for each other once
+/// [`enable_batch_inserts`](crate::enable_batch_inserts) was called; a plain pass-through before.
+///
+/// Pipelining is not offered: `&AsyncPgConnection` runs no queries, as what waits on a connection goes out in an order.
+#[allow(missing_debug_implementations, reason = "diesel_async::AsyncPgConnection has none")]
+pub struct AsyncPgConnection {
+    inner: Inner,
+    batch: Batch,
+    known: Known,
+    types: Types,
+    instrumentation: Shared,
+    unread: Unread,
+}
+
+impl AsyncPgConnection {
+    /// Like [`diesel_async::AsyncPgConnection::build_transaction`].
+    pub fn build_transaction(&mut self) -> AsyncTransactionBuilder<'_> {
+        AsyncTransactionBuilder::new(self)
+    }
+
+    /// Like [`diesel_async::AsyncPgConnection::cancel_token`].
+    pub fn cancel_token(&self) -> CancelToken {
+        self.inner.cancel_token()
+    }
+
+    /// Like [`diesel_async::AsyncPgConnection::notifications_stream`].
+    pub fn notifications_stream(&mut self) -> impl Stream<Item = QueryResult<PgNotification>> + '_ {
+        self.inner.notifications_stream()
+    }
+
+    /// Sends the rows that wait.
+    ///
+    /// Not needed for correctness: use it to get the error of a constraint at this point of the program.
+    ///
+    /// # Errors
+    ///
+    /// What Postgres says about the rows; the transaction is then aborted.
+    pub async fn flush(&mut self) -> QueryResult<()> {
+        let mut running = Running::new(&mut self.batch);
+        let step = running.batch().flush();
+        drive(&self.inner, running, step).await.map(drop)
+    }
+
+    /// What batching did on this connection.
+    pub fn stats(&self) -> Stats {
+        self.batch.stats()
+    }
+
+    /// Whether and how each table is batched, and why not: the answer to "why is this table not batched?".
+    ///
+    /// # Errors
+    ///
+    /// That of the catalog query, if the catalog is not at hand.
+    pub async fn explain(&mut self) -> QueryResult<Explanation> {
+        let mut running = Running::new(&mut self.batch);
+        let step = running.batch().explain();
+        drive(&self.inner, running, step).await.map(drop)?;
+        Ok(self.batch.explanation())
+    }
+
+    pub(crate) async fn enable(&mut self, options: BatchOptions) -> QueryResult<()> {
+        let mut running = Running::new(&mut self.batch);
+        let step = running.batch().enable(options);
+        drive(&self.inner, running, step).await.map(drop)
+    }
+
+    /// Like [`diesel_async::AsyncPgConnection::try_from`].
+    ///
+    /// The server is asked which database it is, so that connections made in this way count as connections to one
+    /// database; with those made from a URL they have nothing in common.
+    ///
+    /// # Errors
+    ///
+    /// diesel-async's own.
+    pub async fn try_from(client: Client) -> ConnectionResult<Self> {
+        Self::identified(Inner::try_from(client).await?).await
+    }
+
+    /// Like [`diesel_async::AsyncPgConnection::try_from_client_and_connection`], and see [`Self::try_from`].
+    ///
+    /// # Errors
+    ///
+    /// diesel-async's own.
+    pub async fn try_from_client_and_connection<S>(
+        client: Client,
+        connection: Connection<Socket, S>,
+    ) -> ConnectionResult<Self>
+    where
+        S: TlsStream + Unpin + Send + 'static,
+    {
+        Self::identified(Inner::try_from_client_and_connection(client, connection).await?).await
+    }
+
+    async fn identified(inner: Inner) -> ConnectionResult<Self> {
+        let batch = Batch::new(&identity::address(&inner).await);
+        Ok(Self::new(inner, batch))
+    }
+
+    fn new(mut inner: Inner, batch: Batch) -> Self {
+        let batch = batch.holds_begin().begin_travels();
+        let instrumentation = Shared::new();
+        inner.set_instrumentation(instrumentation.clone());
+        Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
+    }
+
+    /// What the engine has to know of a query; `None` where it need not be asked. Nothing happens before the query's future
+    /// is polled.
+    fn offered<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> Option<Offered> {
+        if !self.batch.is_on() {
+            return None;
+        }
+        // A query whose text or binds cannot be had fails in diesel-async as well, before anything is sent.
+        let text = self.known.text(&self.batch, source).ok()?;
+        let mut binds = Binds::default();
+        if self.batch.wants_binds(&text.recognised) {
+            binds = bind::collect(source, &mut self.types).ok()?;
+        }
+        Some(Offered { text, binds, unknown_types: self.types.take_unknown() })
+    }
+
+    /// The parts that the future of a query works with.
+    fn parts(&mut self) -> Parts<'_> {
+        let Self { inner, batch, types, instrumentation, unread, .. } = self;
+        Parts { inner, batch, types, instrumentation, unread }
+    }
+}
+
+/// A query that is about to be offered.
+struct Offered {
+    text: Text,
+    binds: Binds,
+    unknown_types: Vec<TypeName>,
+}
+
+struct Parts<'a> {
+    inner: &'a Inner,
+    batch: &'a mut Batch,
+    types: &'a mut Types,
+    instrumentation: &'a Shared,
+    unread: &'a Unread,
+}
+
+/// What became of a query.
+enum Done<T> {
+    Answered(Answer),
+    Sent(T),
+    /// In a transaction.
+    SentInside(T),
+}
+
+impl<'a> Parts<'a> {
+    /// Asks the engine about a query; `sending` is the future that sends it, which has told the instrumentation already.
+    async fn query<T>(
+        self,
+        offered: Option<Offered>,
+        sending: impl Future<Output = QueryResult<T>>,
+    ) -> QueryResult<Done<T>> {
+        let Some(offered) = offered else { return sending.await.map(Done::Sent) };
+        let instrumentation = self.instrumentation;
+        let sql = Arc::clone(&offered.text.sql);
+        let finished = |error| instrumentation.finished(&StrQueryHelper::new(&sql), error);
+        match self.offer(offered).await {
+            Ok(Outcome::Send(mut running)) => {
+                let is_inside = running.batch().is_on_server();
+                let result = sending.await;
+                running.sent(result.is_ok());
+                result.map(if is_inside { Done::SentInside } else { Done::Sent })
+            }
+            Ok(Outcome::Answer(answer)) => {
+                finished(None);
+                Ok(Done::Answered(answer))
+            }
+            Err(error) => {
+                finished(Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn offer(self, offered: Offered) -> QueryResult<Outcome<'a>> {
+        let Offered { text, mut binds, unknown_types } = offered;
+        self.unread.settle(self.batch).await;
+        if !unknown_types.is_empty() {
+            let mut found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
+            if found.is_err() && self.batch.holds_back_begin() {
+                // Where the transaction sees it, as it may abort it.
+                let mut running = Running::new(self.batch);
+                let step = running.batch().send_begin_now();
+                drive(self.inner, running, step).await.map(drop)?;
+                found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
+            }
+            if let Err(error) = found {
+                self.batch.failed_late();
+                return Err(error);
+            }
+        }
+        run::offer(self.inner, self.batch, text.recognised, binds).await
+    }
+}
+
+impl SimpleAsyncConnection for AsyncPgConnection {
+    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        if !self.batch.is_on() {
+            return self.inner.batch_execute(query).await;
+        }
+        self.unread.settle(&mut self.batch).await;
+        let statement = self.batch.recognise(query);
+        let mut inner = &self.inner;
+        // An INSERT without binds has only literals and defaults: it may wait as well.
+        let error = match run::offer(inner, &mut self.batch, statement, Binds::default()).await {
+            Ok(Outcome::Send(running)) => {
+                let result = inner.batch_execute(query).await;
+                running.sent(result.is_ok());
+                return result;
+            }
+            Ok(Outcome::Answer(_)) => {
+                self.instrumentation.started(&StrQueryHelper::new(query));
+                self.instrumentation.finished(&StrQueryHelper::new(query), None);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if self.batch.is_on_server() {
+            flush_failed(self);
+        }
+        Err(error)
+    }
+}
+
+impl AsyncConnectionCore for AsyncPgConnection {
+    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
+    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<RowStream>>;
+    type Stream<'conn, 'query> = RowStream;
+    type Row<'conn, 'query> = Row<InnerRow>;
+    type Backend = Pg;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
+    where
+        T: AsQuery + 'query,
+        T::Query: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let query = source.as_query();
+        let offered = self.offered(&query);
+        let parts = self.parts();
+        let (mut inner, unread) = (parts.inner, parts.unread);
+        // Made here, as the query itself may not go to another thread; sends nothing until it is polled.
+        let sending = inner.load(query);
+        Box::pin(async move {
+            Ok(match parts.query(offered, sending).await? {
+                Done::Answered(answer) => RowStream::engine(answer.rows),
+                Done::Sent(rows) => RowStream::postgres(rows),
+                Done::SentInside(rows) => RowStream::watched(rows, unread),
+            })
+        })
+    }
+
+    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
+    where
+        T: QueryFragment<Pg> + QueryId + 'query,
+    {
+        let offered = self.offered(&source);
+        let parts = self.parts();
+        let mut inner = parts.inner;
+        let sending = inner.execute_returning_count(source);
+        Box::pin(async move {
+            Ok(match parts.query(offered, sending).await? {
+                Done::Answered(answer) => answer.count,
+                Done::Sent(count) | Done::SentInside(count) => count,
+            })
+        })
+    }
+}
+
+impl AsyncConnection for AsyncPgConnection {
+    type TransactionManager = AnsiTransactionManager;
+
+    async fn establish(database_url: &str) -> ConnectionResult<Self> {
+        let inner = Inner::establish(database_url).await?;
+        Ok(Self::new(inner, Batch::new(database_url)))
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        self.inner.transaction_state()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        &mut self.instrumentation
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.instrumentation.set(instrumentation);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.inner.set_prepared_statement_cache_size(size);
+    }
+}
+
+#[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc", feature = "r2d2"))]
+impl AsyncPgConnection {
+    pub(super) fn inner_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+
+    /// Whether rows wait, or were lost with a future that was dropped.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.batch.has_pending()
+    }
+}

@@ -1,0 +1,113 @@
+//! Runs the engine's statements on diesel-async's connection.
+
+use std::sync::Arc;
+
+use batch_core::{Answer, Batch, Binds, Purpose, Query, Recognised, Step, TextRow};
+use diesel::result::QueryResult;
+use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
+use futures_util::TryStreamExt;
+
+use crate::bind::EngineQuery;
+use crate::error;
+use crate::run::text_row;
+
+/// The connection that everything is sent on.
+pub(super) type Inner = diesel_async::AsyncPgConnection;
+
+/// The engine in the middle of a step: if its future is dropped there, the engine is told.
+pub(super) struct Running<'a> {
+    batch: &'a mut Batch,
+    done: bool,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(batch: &'a mut Batch) -> Self {
+        Self { batch, done: false }
+    }
+
+    pub(super) fn batch(&mut self) -> &mut Batch {
+        self.batch
+    }
+
+    /// The statement that was to be sent was sent.
+    pub(super) fn sent(mut self, ok: bool) {
+        self.done = true;
+        self.batch.sent(ok);
+    }
+
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.batch.cancelled();
+        }
+    }
+}
+
+/// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
+pub(super) enum Outcome<'a> {
+    Answer(Answer),
+    Send(Running<'a>),
+}
+
+/// Offers a statement and does what the engine says.
+pub(super) async fn offer<'a>(
+    inner: &Inner,
+    batch: &'a mut Batch,
+    recognised: Arc<Recognised>,
+    binds: Binds,
+) -> QueryResult<Outcome<'a>> {
+    let mut running = Running::new(batch);
+    let step = running.batch().offer(recognised, binds);
+    drive(inner, running, step).await
+}
+
+/// Does what the engine says until there is an answer or the statement is to be sent.
+pub(super) async fn drive<'a>(inner: &Inner, mut running: Running<'a>, mut step: Step) -> QueryResult<Outcome<'a>> {
+    let mut failure = None;
+    loop {
+        step = match step {
+            Step::Send => return Ok(Outcome::Send(running)),
+            Step::Answer(answer) => {
+                running.done();
+                return Ok(Outcome::Answer(answer));
+            }
+            Step::Refuse(refused) => {
+                running.done();
+                return Err(error::refusal(refused));
+            }
+            Step::Raise => {
+                running.done();
+                return Err(failure.unwrap_or_else(error::missing));
+            }
+            Step::Run(query) => match run(inner, &query).await {
+                Ok(rows) => running.batch().ran(&rows),
+                Err(error) => {
+                    // An error is the cause of those in cleaning up after it.
+                    if query.purpose != Purpose::Control || failure.is_none() {
+                        failure = Some(error);
+                    }
+                    running.batch().failed()
+                }
+            },
+        };
+    }
+}
+
+pub(super) async fn run(mut inner: &Inner, query: &Query) -> QueryResult<Vec<TextRow>> {
+    if query.purpose == Purpose::Control {
+        return inner.batch_execute(&query.sql).await.map(|()| Vec::new());
+    }
+    let mut before = inner;
+    let rows = async { inner.load(EngineQuery(query)).await?.and_then(async |row| text_row(&row)).try_collect().await };
+    if !query.begins {
+        return rows.await;
+    }
+    // Polled in this order, and each sends what it sends first when it is polled first.
+    let (begun, rows) = futures_util::join!(before.batch_execute("BEGIN"), rows);
+    begun.and(rows)
+}
