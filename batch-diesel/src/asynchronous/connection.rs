@@ -320,6 +320,6 @@ impl AsyncPgConnection {
 
     /// Whether rows wait, or were lost with a future that was dropped.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.batch.has_pending()
+        self.batch.has_pending() || self.batch.is_lost()
     }
 }
