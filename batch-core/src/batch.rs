@@ -149,6 +149,8 @@ enum Offer {
 struct Issued {
     times: HashMap<u64, u8>,
     hasher: RandomState,
+    /// Every text is worth preparing.
+    all: bool,
 }
 
 impl Issued {
@@ -156,6 +158,9 @@ impl Issued {
     const PREPARE_FROM: u8 = 4;
 
     fn note(&mut self, query: &mut Query) {
+        if self.all {
+            return;
+        }
         if self.times.len() >= Self::MAX {
             self.times.clear();
         }
@@ -207,6 +212,14 @@ impl Batch {
         self
     }
 
+    /// Statements that may come again are prepared from the first time on: for drivers to which a statement that is not
+    /// kept costs as many round trips.
+    #[must_use]
+    pub fn prepares_at_once(mut self) -> Self {
+        self.issued.all = true;
+        self
+    }
+
     /// BEGIN may be held back until something has to be sent ([`BatchOptions::late_begin`]). Only for drivers that run the
     /// simple form of a query where it has one ([`Query::simple_sql`]): BEGIN goes in front of it, without a round trip
     /// of its own. [`Batch::is_on_server`] tells such a driver whether a transaction has to be ended.
@@ -227,6 +240,7 @@ impl Batch {
         let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
+        batch.issued.all = self.issued.all;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;

@@ -124,6 +124,8 @@ impl AsyncPgConnection {
     fn new(mut inner: Inner, batch: Batch) -> Self {
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
+        // tokio-postgres prepares every statement, in a round trip of its own.
+        let batch = batch.prepares_at_once();
         Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
     }
 
