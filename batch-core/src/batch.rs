@@ -372,6 +372,11 @@ impl Batch {
         !self.pending.is_empty()
     }
 
+    /// Whether rows were lost with a step that was cancelled: the transaction can only be rolled back.
+    pub fn is_lost(&self) -> bool {
+        self.transaction.is_lost
+    }
+
     /// What batching did on this connection.
     pub fn stats(&self) -> Stats {
         let stock = lock(&self.database.stock);

@@ -1,4 +1,4 @@
-//! What the example programs share: records to import, the import as users of Diesel and of SeaORM write it, and a report.
+//! What the example programs share: records to import, the import as users of Diesel, diesel-async and SeaORM write it, and a report.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | [`schema`] | the three tables: sequences → features → qualifiers |
 //! | [`models`] | a row of each table, for Diesel |
 //! | [`diesel_import`] | records → rows, one `INSERT` each |
+//! | [`diesel_async_import`] | the same with diesel-async |
 //! | [`entities`] | the same for SeaORM |
 //! | [`seaorm_import`] | records → rows, one `insert` each |
 //! | [`cli`] | the programs' options and progress bar |
@@ -14,6 +15,7 @@
 //! | [`web`] | a web service with axum and SeaORM |
 
 pub mod cli;
+pub mod diesel_async_import;
 pub mod diesel_import;
 pub mod entities;
 pub mod genbank;

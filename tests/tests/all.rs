@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this package is tests")]
 #![allow(clippy::result_large_err, reason = "a failure carries all that a test compares")]
 
+mod diesel_async_own;
 mod diesel_own;
 mod differential;
 mod seaorm_own;

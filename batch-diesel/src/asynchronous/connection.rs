@@ -125,6 +125,8 @@ impl AsyncPgConnection {
         let batch = batch.holds_begin().begin_travels();
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
+        // tokio-postgres prepares every statement, in a round trip of its own.
+        let batch = batch;
         Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
     }
 
@@ -329,6 +331,6 @@ impl AsyncPgConnection {
 
     /// Whether rows wait, or were lost with a future that was dropped.
     pub(super) fn is_unfinished(&self) -> bool {
-        self.batch.has_pending()
+        self.batch.has_pending() || self.batch.is_lost()
     }
 }

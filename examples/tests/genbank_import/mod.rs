@@ -6,9 +6,10 @@ use batch_examples::genbank::{self, Record};
 use batch_examples::models::{Feature, Qualifier, Sequence};
 use batch_examples::report::same_rows;
 use batch_examples::schema::{self, features, qualifiers, sequences};
-use batch_examples::{diesel_import, measure};
+use batch_examples::{diesel_async_import, diesel_import, measure};
 use batch_support::{Database, Proxy};
 use diesel::prelude::*;
+use diesel_async::AsyncConnection as _;
 
 #[test]
 fn what_was_imported_is_what_was_read() {
@@ -29,6 +30,26 @@ fn what_was_imported_is_what_was_read() {
     assert_eq!(ids(&mut conn, "sequences"), (1..=8).collect::<Vec<_>>());
     assert_eq!(ids(&mut conn, "features"), (1..=338).collect::<Vec<_>>());
     assert_eq!(ids(&mut conn, "qualifiers"), (1..=1675).collect::<Vec<_>>());
+}
+
+#[test]
+fn diesel_async_imports_the_same_with_and_without_batching() {
+    let records = genbank::records().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (plain, batched) = (Database::create(), Database::create());
+    plain.execute(schema::SQL);
+    batched.execute(schema::SQL);
+    runtime.block_on(async {
+        let mut conn = diesel_async::AsyncPgConnection::establish(plain.url()).await.unwrap();
+        diesel_async_import::import(&mut conn, &records, || ()).await.unwrap();
+
+        let mut conn = batch_diesel::AsyncPgConnection::establish(batched.url()).await.unwrap();
+        batch_diesel::enable_batch_inserts(&mut conn).await.unwrap();
+        diesel_async_import::import(&mut conn, &records, || ()).await.unwrap();
+        assert!(conn.stats().inserts_deferred > 2_000, "{}", conn.stats());
+    });
+    assert_eq!(same_rows(&plain, &batched).unwrap(), genbank::row_count(&records));
+    assert_eq!(stored(&mut PgConnection::establish(batched.url()).unwrap()), records);
 }
 
 #[test]

@@ -148,6 +148,35 @@ fn what_one_connection_leaves_of_its_ids_serves_the_others() {
 }
 
 #[test]
+fn a_broken_connection_costs_no_more_than_its_transaction() {
+    let database = database(USERS);
+    let pool = pool(database.url(), 3);
+    enable_batch_inserts(&mut pool.get().unwrap()).unwrap();
+    for round in 0..3 {
+        let mut conn = pool.get().unwrap();
+        let broken = process_id(&mut conn);
+        let result = conn.transaction(|conn| {
+            for _ in 0..3 {
+                insert_into(users::table).values(users::name.eq("lost")).execute(conn)?;
+            }
+            database.execute(&format!("SELECT pg_terminate_backend({broken}, 5000)"));
+            QueryResult::Ok(())
+        });
+        assert!(result.is_err());
+        drop(conn);
+        let mut all: Vec<_> = (0..3).map(|_| pool.get().unwrap()).collect();
+        for conn in &mut all {
+            assert_ne!(process_id(conn), broken, "round {round}");
+            insert(conn, "kept", 2);
+        }
+    }
+    assert_eq!(
+        database.query("SELECT name, count(*) FROM users GROUP BY 1"),
+        [["kept", "18"].map(|s| Some(s.to_owned()))]
+    );
+}
+
+#[test]
 fn a_connection_returned_with_rows_that_wait_is_thrown_away_and_the_rows_are_lost() {
     let database = database(WITHOUT_IDS);
     let pool = pool(database.url(), 1);
