@@ -172,6 +172,7 @@ fn a_statement_that_fails_after_its_first_row_fails_the_transaction_whether_or_n
     block_on(async {
         let database = database();
         let (_proxy, mut conn) = batched(&database, Duration::ZERO).await;
+        user_with_notes(&mut conn, "before", 3).await.unwrap();
         for reads_on in [false, true] {
             let result = conn
                 .transaction::<(), Error, _>(async |conn| {
@@ -190,7 +191,7 @@ fn a_statement_that_fails_after_its_first_row_fails_the_transaction_whether_or_n
             assert!(result.is_err());
         }
         user_with_notes(&mut conn, "usable", 3).await.unwrap();
-        assert_eq!(count(&database, "SELECT count(*) FROM notes"), 3);
+        assert_eq!(count(&database, "SELECT count(*) FROM notes"), 6);
     });
 }
 
@@ -420,15 +421,7 @@ fn connections_made_from_clients_share_what_one_of_them_turned_on() {
         assert_eq!(elsewhere.stats().inserts_seen, 0);
         Database::execute(&one, "CREATE SCHEMA s CREATE TABLE users (id serial PRIMARY KEY, name text, age int) ");
         let mut in_schema = connect(&format!("{}?options=-csearch_path%3Ds", one.url())).await;
-        in_schema
-            .transaction(async |conn| {
-                for n in 0..3 {
-                    user(conn, &format!("in schema {n}")).await?;
-                }
-                QueryResult::Ok(())
-            })
-            .await
-            .unwrap();
+        super::users(&mut in_schema, "in schema", 3).await.unwrap();
         assert_eq!(count(&one, "SELECT count(*) FROM s.users"), 3);
         assert_eq!(count(&one, "SELECT count(*) FROM public.users"), 2);
     });

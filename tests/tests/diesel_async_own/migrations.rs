@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel_async::AsyncMigrationHarness;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{batched, block_on, count, user};
+use super::{batched, block_on, count, users};
 use batch_support::Database;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
@@ -19,14 +19,7 @@ fn migrations_run_and_are_reverted_and_what_they_make_is_batched() {
         assert_eq!(harness.run_pending_migrations(MIGRATIONS).unwrap().len(), 2);
         let mut conn = harness.into_inner();
         let before = count(&database, "SELECT count(*) FROM users");
-        diesel_async::AsyncConnection::transaction(&mut conn, async |conn| {
-            for n in 0..4 {
-                user(conn, &format!("new {n}")).await?;
-            }
-            diesel::QueryResult::Ok(())
-        })
-        .await
-        .unwrap();
+        users(&mut conn, "new", 4).await.unwrap();
         assert_eq!(count(&database, "SELECT count(*) FROM users"), before + 4);
         assert!(conn.stats().inserts_deferred >= 3, "{}", conn.stats());
         let mut harness = AsyncMigrationHarness::new(conn);

@@ -69,6 +69,17 @@ async fn user_with_notes(conn: &mut AsyncPgConnection, name: &str, notes: usize)
     .await
 }
 
+/// So many users in one transaction.
+async fn users(conn: &mut AsyncPgConnection, name: &str, many: usize) -> QueryResult<()> {
+    conn.transaction(async |conn| {
+        for n in 0..many {
+            user(conn, &format!("{name} {n}")).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 fn count(database: &Database, sql: &str) -> i64 {
     database.query(sql)[0][0].as_deref().unwrap().parse().unwrap()
 }

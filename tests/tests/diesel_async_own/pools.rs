@@ -106,21 +106,11 @@ async fn shares_ids<P: Pool>() {
     let pool = P::of(Manager::new(database.url())).await;
     let (mut one, mut other) = (pool.get().await, pool.get().await);
     enable_batch_inserts(&mut one).await.unwrap();
-    let users = async |conn: &mut AsyncPgConnection, name: &str, users: i32| {
-        conn.transaction(async |conn| {
-            for n in 0..users {
-                user(conn, &format!("{name} {n}")).await?;
-            }
-            QueryResult::Ok(())
-        })
-        .await
-        .unwrap();
-    };
-    users(&mut one, "one", 10).await;
+    users(&mut one, "one", 10).await.unwrap();
     let unused = one.stats().ids_unused;
     assert!(unused > 0, "{}", one.stats());
     drop(one);
-    users(&mut other, "other", 1).await;
+    users(&mut other, "other", 1).await.unwrap();
     let stats = other.stats();
     assert_eq!((stats.inserts_deferred, stats.ids_reserved, stats.ids_unused), (1, 0, unused - 1), "{stats}");
     assert_eq!(count(&database, "SELECT max(id) FROM users"), 11);
