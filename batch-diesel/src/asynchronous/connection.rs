@@ -125,8 +125,6 @@ impl AsyncPgConnection {
         let batch = batch.holds_begin().begin_travels();
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
-        // tokio-postgres prepares every statement, in a round trip of its own.
-        let batch = batch;
         Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
     }
 

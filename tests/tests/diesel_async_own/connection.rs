@@ -154,8 +154,7 @@ fn a_stream_gives_rows_from_the_server_and_from_inserts_that_wait() {
         })
         .await
         .unwrap();
-        // The first asks for an id and is sent.
-        assert_eq!(conn.stats().inserts_deferred, 1, "{}", conn.stats());
+        assert_eq!(conn.stats().inserts_deferred, 2, "{}", conn.stats());
     });
 }
 
@@ -234,7 +233,7 @@ fn a_future_that_is_never_polled_does_nothing() {
         })
         .await
         .unwrap();
-        assert_eq!(proxy.trace(), ["BEGIN", "COMMIT"]);
+        assert_eq!(proxy.trace(), [""; 0]);
     });
 }
 
@@ -260,8 +259,12 @@ macro_rules! program {
             .await
             .unwrap();
         let wrong = conn_error(&mut $conn).await;
-        let lines = std::mem::take(&mut *$log.lock().unwrap());
-        (wrong, lines.into_iter().filter(|line| !is_the_engines(line)).collect::<Vec<_>>())
+        let mut lines = std::mem::take(&mut *$log.lock().unwrap());
+        lines.retain(|line| !is_the_engines(line));
+        // A BEGIN that was held back is seen when it is issued and, like a flush, when it is sent.
+        let sent = lines.iter().rposition(|line| line == "start BEGIN").filter(|at| *at > 1);
+        lines.drain(sent.map_or(0..0, |at| at..at + 2));
+        (wrong, lines)
     }};
 }
 
@@ -389,7 +392,7 @@ fn the_wrapper_for_synchronous_code_batches() {
         QueryResult::Ok(())
     })
     .unwrap();
-    assert_eq!(conn.stats().inserts_deferred, 2, "{}", conn.stats());
+    assert_eq!(conn.stats().inserts_deferred, 3, "{}", conn.stats());
     assert_eq!(count(&database, "SELECT count(*) FROM users"), 3);
 }
 
