@@ -122,9 +122,9 @@ impl AsyncPgConnection {
     }
 
     fn new(mut inner: Inner, batch: Batch) -> Self {
+        let batch = batch.holds_begin().begin_travels();
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
-        let batch = batch.holds_begin().begin_travels();
         Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
     }
 
