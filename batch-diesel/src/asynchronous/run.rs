@@ -5,7 +5,7 @@ use std::sync::Arc;
 use batch_core::{Answer, Batch, Binds, Purpose, Query, Recognised, Step, TextRow};
 use diesel::result::QueryResult;
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future};
 
 use crate::bind::EngineQuery;
 use crate::error;
@@ -108,6 +108,6 @@ pub(super) async fn run(mut inner: &Inner, query: &Query) -> QueryResult<Vec<Tex
         return rows.await;
     }
     // Polled in this order, and each sends what it sends first when it is polled first.
-    let (begun, rows) = futures_util::join!(before.batch_execute("BEGIN"), rows);
+    let (begun, rows) = future::join(before.batch_execute("BEGIN"), rows).await;
     begun.and(rows)
 }

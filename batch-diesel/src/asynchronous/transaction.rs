@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use diesel::result::{Error, QueryResult};
+use diesel::result::Error;
 use diesel_async::{AnsiTransactionManager, TransactionManager};
 
 use super::AsyncPgConnection;
@@ -120,7 +120,5 @@ pub(super) fn flush_failed(conn: &mut AsyncPgConnection) {
 /// Whether a transaction is open of which diesel-async knows.
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc", feature = "r2d2"))]
 pub(super) fn is_open(conn: &mut AsyncPgConnection) -> bool {
-    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
-    let depth: QueryResult<_> = status.transaction_depth();
-    matches!(depth, Ok(Some(_)))
+    matches!(AnsiTransactionManager::transaction_manager_status_mut(conn).transaction_depth(), Ok(Some(_)))
 }
