@@ -18,7 +18,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use self::generate::{Options, Program};
 use self::run::{Errors, Event, Run, Transcript};
 
-const CASES: u32 = 1_500;
+const CASES: u32 = 1_000;
 const PROGRAMS_A_CONNECTION: u32 = 10;
 
 /// Runs random programs on plain and batched connections of an adapter.
