@@ -3,7 +3,7 @@
 //! An INSERT is parsed, every other statement only tokenized, both once per distinct SQL text (see [`Texts`]).
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use sqlparser::ast::{
     self, CastKind, DataType, Expr, ObjectName, ObjectNamePart, SelectItem, SetExpr, Statement, TableObject,
@@ -14,6 +14,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::eligible::Reason;
 use crate::harmless;
+use crate::looks::{self, Demands, Sight};
 
 /// What a statement's text says, as far as batching cares.
 #[derive(Debug)]
@@ -22,6 +23,16 @@ pub struct Recognised {
     /// Every name in a statement that is no INSERT which may wait: what it may touch, as far as the catalog knows more
     /// about these names.
     pub(crate) names: Box<[String]>,
+    pub(crate) sight: Sight,
+    /// A SELECT that may look at rows of certain values only.
+    demanding: Option<Demanding>,
+}
+
+/// Parsed when rows wait for the first time that it is issued.
+#[derive(Debug)]
+struct Demanding {
+    sql: Box<str>,
+    demands: OnceLock<Option<Demands>>,
 }
 
 impl Recognised {
@@ -36,7 +47,22 @@ impl Recognised {
     }
 
     fn of(effects: Effects) -> Self {
-        Self { kind: Kind::Other(effects), names: Box::default() }
+        Self::new(Kind::Other(effects), Box::default())
+    }
+
+    fn new(kind: Kind, names: Box<[String]>) -> Self {
+        Self { kind, names, sight: Sight::Anything, demanding: None }
+    }
+
+    /// Whether the values bound to it may tell that it looks at no row of a table that it names.
+    pub(crate) fn may_demand(&self) -> bool {
+        self.demanding.is_some()
+    }
+
+    /// Which values rows need for it to look at them.
+    pub(crate) fn demands(&self) -> Option<&Demands> {
+        let Demanding { sql, demands } = self.demanding.as_ref()?;
+        demands.get_or_init(|| looks::demands(sql)).as_ref()
     }
 
     /// Whether this is an INSERT whose text allows it to wait.
@@ -254,11 +280,20 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
             Kind::Other(_) | Kind::UnfitInsert { .. } => names(first),
             _ => Box::default(),
         };
-        return Recognised { kind, names };
+        let mut recognised = Recognised::new(kind, names);
+        if let Kind::Other(effects) = recognised.kind {
+            // `(SELECT …)` begins with no word.
+            let verb = word(first, 0).unwrap_or_else(|| "select".to_owned());
+            recognised.sight = Sight::of(first, &verb, effects);
+        }
+        if recognised.sight == Sight::Reads && looks::may_demand(first) {
+            recognised.demanding = Some(Demanding { sql: sql.into(), demands: OnceLock::new() });
+        }
+        return recognised;
     }
     let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
-    Recognised { kind: Kind::Other(effects), names: names(&tokens) }
+    Recognised::new(Kind::Other(effects), names(&tokens))
 }
 
 /// Every name in a statement, as the catalog spells it, sorted and once.
@@ -505,14 +540,14 @@ fn is_local_setting(tokens: &[Token]) -> bool {
     word(std::slice::from_ref(last), 0).as_deref() == Some("true")
 }
 
-fn word(tokens: &[Token], at: usize) -> Option<String> {
+pub(crate) fn word(tokens: &[Token], at: usize) -> Option<String> {
     match tokens.get(at) {
         Some(Token::Word(word)) if word.quote_style.is_none() => Some(word.value.to_ascii_lowercase()),
         _ => None,
     }
 }
 
-fn has_word(tokens: &[Token], wanted: &str) -> bool {
+pub(crate) fn has_word(tokens: &[Token], wanted: &str) -> bool {
     (0..tokens.len()).any(|at| word(tokens, at).as_deref() == Some(wanted))
 }
 
@@ -521,10 +556,10 @@ fn says(tokens: &[Token], first: &str, second: &str) -> bool {
         .any(|at| word(tokens, at).as_deref() == Some(first) && word(tokens, at + 1).as_deref() == Some(second))
 }
 
-fn identifier(token: &Token) -> Option<String> {
+pub(crate) fn identifier(token: &Token) -> Option<String> {
     match token {
-        Token::Word(word) if word.quote_style.is_some() => Some(word.value.clone()),
-        Token::Word(word) => Some(word.value.to_ascii_lowercase()),
+        Token::Word(word) if word.quote_style.is_some() => Some(cut(word.value.clone())),
+        Token::Word(word) => Some(cut(word.value.to_ascii_lowercase())),
         _ => None,
     }
 }
@@ -672,7 +707,7 @@ pub(crate) fn is_decimal(text: &str) -> bool {
     text.split_once('.').is_some_and(|(whole, fraction)| is_digits(whole) && is_digits(fraction))
 }
 
-fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
+pub(crate) fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
     let sql = data_type.to_string();
     if sql.contains(['[', '(']) {
         return Err(Reason::Cast);
@@ -745,7 +780,7 @@ fn single_name(name: &ObjectName) -> Option<String> {
     }
 }
 
-fn table_name(name: &ObjectName) -> Option<TableName> {
+pub(crate) fn table_name(name: &ObjectName) -> Option<TableName> {
     match name.0.as_slice() {
         [ObjectNamePart::Identifier(table)] => Some(TableName { schema: None, name: folded(table) }),
         [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(table)] => {
@@ -756,11 +791,15 @@ fn table_name(name: &ObjectName) -> Option<TableName> {
 }
 
 /// Postgres folds the ASCII letters of an unquoted name to lower case and cuts names at 63 bytes.
-fn folded(ident: &ast::Ident) -> String {
+pub(crate) fn folded(ident: &ast::Ident) -> String {
     let mut name = ident.value.clone();
     if ident.quote_style.is_none() {
         name.make_ascii_lowercase();
     }
+    cut(name)
+}
+
+fn cut(mut name: String) -> String {
     if name.len() > 63 {
         let end = (0..=63).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
         name.truncate(end);

@@ -397,7 +397,7 @@ impl Batch {
     fn may_be_referred_to(&self, execution: &Execution<'_>, made: &[Made]) -> bool {
         let table = &execution.plan.table;
         let clocks = self.transaction.clocks.as_ref();
-        table.referenced_by.iter().filter(|reference| self.pending.has_references(reference.table)).any(|reference| {
+        table.referenced_by.iter().filter(|reference| self.pending.has_rows(reference.table)).any(|reference| {
             (0..execution.insert.rows).any(|row| {
                 let known = |at| execution.known(row, at, made, clocks);
                 pending::key_hash(self.pending.hasher(), table, &reference.columns, known)

@@ -4,7 +4,7 @@ use batch_tests::Value;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::schema::{Kind, TABLES};
+use super::schema::{Kind, QUERIES, TABLES};
 
 /// A program and the options it runs with.
 #[derive(Clone, Debug)]
@@ -28,6 +28,15 @@ pub(crate) enum Op {
     Insert(Insert),
     /// `SELECT` of a table's comparable columns.
     Select(usize),
+    /// `SELECT` of the rows that have the first row's value in the column at this place of the INSERT; where there are
+    /// none, it follows (find-or-create).
+    Find {
+        insert: Insert,
+        slot: usize,
+        create: bool,
+    },
+    /// One of [`super::schema::QUERIES`].
+    Query(usize),
     /// `UPDATE` of rows with this code, or all.
     Update {
         set: u8,
@@ -94,8 +103,10 @@ fn op() -> impl Strategy<Value = Op> {
     let leaf = prop_oneof![
         16 => insert().prop_map(Op::Insert),
         1 => select(),
-        1 => (0..4_u8, 0..60).prop_map(|(set, code)| Op::Update { set, code }),
-        1 => (0..3_u8, 0..60).prop_map(|(table, code)| Op::Delete { table, code }),
+        4 => find(),
+        1 => (0..QUERIES.len()).prop_map(Op::Query),
+        1 => (0..6_u8, 0..60).prop_map(|(set, code)| Op::Update { set, code }),
+        1 => (0..5_u8, 0..60).prop_map(|(table, code)| Op::Delete { table, code }),
         1 => script().prop_map(Op::Script),
     ];
     leaf.prop_recursive(2, 12, 6, |inner| {
@@ -105,6 +116,14 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn select() -> impl Strategy<Value = Op> {
     (0..TABLES.len()).prop_map(Op::Select)
+}
+
+fn find() -> impl Strategy<Value = Op> {
+    (insert(), any::<usize>(), prop::bool::weighted(0.7)).prop_map(|(insert, slot, create)| Op::Find {
+        slot: slot % insert.columns.len(),
+        insert,
+        create,
+    })
 }
 
 fn script() -> impl Strategy<Value = &'static str> {
@@ -246,7 +265,7 @@ impl Program {
 fn label(ops: &mut [Op], next: &mut usize) {
     for op in ops {
         match op {
-            Op::Insert(insert) => {
+            Op::Insert(insert) | Op::Find { insert, .. } => {
                 for row in &mut insert.rows {
                     row.label = format!("row {next}");
                     *next += 1;
