@@ -492,7 +492,11 @@ impl Batch {
             }
             Kind::Commit | Kind::Rollback => self.transaction_ended(),
             Kind::RollbackTo(_) if ok => self.rolled_back_to_savepoint(),
-            Kind::Insert(insert) => self.insert_was_sent(Some(&insert.table), Effects::default()),
+            Kind::Insert(insert) => {
+                let effects = Effects { writes: insert.conflict.is_some(), ..Effects::default() };
+                let effects = self.with_hidden(effects, &recognised.names);
+                self.insert_was_sent(Some(&insert.table), effects);
+            }
             Kind::UnfitInsert { table, effects, .. } => {
                 let effects = self.with_hidden(*effects, &recognised.names);
                 self.insert_was_sent(table.as_ref(), effects);

@@ -63,7 +63,7 @@ SELECT 'session', json_build_object(
         OR EXISTS (SELECT FROM pg_catalog.pg_cast c
             WHERE c.castfunc >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384))::text
 UNION ALL
-SELECT 'opaque', json_agg(DISTINCT own.name)::text FROM (
+SELECT 'opaque', COALESCE(json_agg(DISTINCT own.name), '[]')::text FROM (
     SELECT p.proname, p.pronamespace FROM pg_catalog.pg_proc p
     UNION ALL
     SELECT t.typname, t.typnamespace FROM pg_catalog.pg_type t
@@ -89,7 +89,7 @@ UNION ALL
 SELECT 'table', json_build_object(
     'oid', rel.oid::int8, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind::text,
     'visible', pg_table_is_visible(rel.oid),
-    'insert', has_table_privilege(rel.oid, 'INSERT'), 'select', has_table_privilege(rel.oid, 'SELECT'),
+    'insert', has_table_privilege(rel.oid, 'INSERT'), 'update', has_table_privilege(rel.oid, 'UPDATE'), 'select', has_table_privilege(rel.oid, 'SELECT'),
     'rls', row_security_active(rel.oid),
     'trigger', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY (rel.tree)
         AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
@@ -115,6 +115,13 @@ SELECT 'table', json_build_object(
         ) END,
     'rule', EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY (rel.tree)
         AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+    'uniques', (SELECT json_agg((i.indkey::int2[])[0:i.indnkeyatts - 1]) FROM pg_catalog.pg_index i
+        WHERE i.indrelid = rel.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+          AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND (to_jsonb(i) ->> 'indnullsnotdistinct')::bool IS NOT TRUE
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_collation o WHERE o.oid = ANY (i.indcollation) AND NOT o.collisdeterministic)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass o
+              WHERE o.oid = ANY (i.indclass) AND o.opcnamespace <> 'pg_catalog'::regnamespace)),
     'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
     'checks', (SELECT json_agg(json_build_object('def', pg_get_constraintdef(k.oid), 'calls', EXISTS (
             SELECT FROM pg_catalog.pg_depend d
@@ -216,6 +223,9 @@ pub(crate) struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Others' references to this table, by table and position in its `foreign_keys`.
     pub referenced_by: Vec<Reference>,
+    pub can_update: bool,
+    /// The columns of unique indexes that `ON CONFLICT (columns)` may mean.
+    pub uniques: Vec<Vec<usize>>,
     /// Comparing its columns calls nothing but Postgres' own functions.
     pub is_plain: bool,
     /// An UPDATE or DELETE calls nothing.
@@ -330,7 +340,7 @@ impl Catalog {
                     let row: EnumRow = parse(json)?;
                     enums.insert(row.oid, row.labels);
                 }
-                "opaque" => opaque.extend(parse::<Option<Vec<String>>>(json)?.into_iter().flatten()),
+                "opaque" => opaque.extend(parse::<Vec<String>>(json)?),
                 "reader" => readers.push(parse::<String>(json)?),
                 "ddl" => {
                     ddl.insert(parse::<String>(json)?);
@@ -468,6 +478,10 @@ struct TableRow {
     visible: bool,
     insert: bool,
     select: bool,
+    #[serde(default)]
+    update: bool,
+    #[serde(default)]
+    uniques: Option<Vec<Vec<i32>>>,
     rls: bool,
     trigger: bool,
     rule: bool,
@@ -543,6 +557,8 @@ struct SequenceRow {
 }
 
 fn table(row: &TableRow) -> Table {
+    let place = |&number: &i32| row.columns.iter().flatten().position(|column| column.number == number);
+    let unique = |numbers: &Vec<i32>| numbers.iter().map(place).collect::<Option<Vec<usize>>>();
     Table {
         oid: row.oid,
         schema: row.schema.clone(),
@@ -552,6 +568,8 @@ fn table(row: &TableRow) -> Table {
         can_select: row.select,
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
+        can_update: row.update,
+        uniques: row.uniques.iter().flatten().filter_map(unique).collect(),
         is_plain: row.columns.iter().flatten().all(has_built_in_operators),
         is_quiet: row.changes.is_none() && !row.change_rule && !row.checks.iter().flatten().any(|check| check.calls),
         island: 0,

@@ -43,9 +43,10 @@ impl Sight {
 /// Whether no name is that of something of Postgres' own that tells about tables, such as `pg_class` and
 /// `pg_relation_size`, nor written with escapes (`U&"d\0061ta"`).
 fn names_no_observer(tokens: &[Token]) -> bool {
-    tokens.iter().filter_map(identifier).all(|name| {
-        !name.starts_with("pg_") && name != "information_schema" && !name.contains('\\')
-    })
+    tokens
+        .iter()
+        .filter_map(identifier)
+        .all(|name| !name.starts_with("pg_") && name != "information_schema" && !name.contains('\\'))
 }
 
 /// `SELECT … FROM table WHERE column = $1 …`: only rows with that value are looked at.
@@ -116,7 +117,9 @@ fn bind(value: &Expr) -> Option<(usize, Option<TypeName>)> {
     match value {
         Expr::Nested(inner) => bind(inner),
         Expr::Value(value) => match &value.value {
-            ast::Value::Placeholder(name) => Some((name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)?, None)),
+            ast::Value::Placeholder(name) => {
+                Some((name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)?, None))
+            }
             _ => None,
         },
         Expr::Cast { expr, data_type, format: None, .. } => match bind(expr)? {

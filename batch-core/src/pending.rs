@@ -37,6 +37,10 @@ pub(crate) struct TableRows {
     pub name_sql: String,
     pub columns: Vec<ColumnRows>,
     pub rows: usize,
+    /// Their `ON CONFLICT` clause.
+    pub conflict: Option<String>,
+    /// What they have in its key: Postgres updates no row twice in a statement.
+    keys: HashSet<u64>,
     /// For each foreign key of the table: the values that these rows refer to.
     references: Vec<Referred>,
     /// The values of columns by which rows were looked for.
@@ -170,7 +174,7 @@ impl Pending {
     pub(crate) fn may_hold(&mut self, table: u32, column: usize, key: u64) -> bool {
         let hasher = &self.hasher;
         let mut waiting = self.segments.iter_mut().flat_map(|segment| &mut segment.tables);
-        waiting.any(|rows| rows.table.oid == table && rows.may_hold(column, key, hasher))
+        waiting.any(|rows| rows.table.oid == table && (rows.conflict.is_some() || rows.may_hold(column, key, hasher)))
     }
 
     /// Whether a waiting row of `table` may refer by its `foreign_key` to the key with this hash.
@@ -248,6 +252,8 @@ impl Segment {
         later.tables.iter().all(|rows| {
             let Some(mine) = self.tables.iter().find(|mine| mine.table.oid == rows.table.oid) else { return true };
             Arc::ptr_eq(&mine.table, &rows.table)
+                && mine.conflict == rows.conflict
+                && mine.keys.is_disjoint(&rows.keys)
                 && rows.columns.iter().all(|column| mine.fits(column.column, column.bind, column.cast.as_ref()))
         })
     }
@@ -265,7 +271,16 @@ impl Segment {
 impl TableRows {
     fn new(table: Arc<Table>, name_sql: String) -> Self {
         let references = table.foreign_keys.iter().map(|_| Referred::default()).collect();
-        Self { table, name_sql, columns: Vec::new(), rows: 0, references, held: Vec::new() }
+        Self {
+            table,
+            name_sql,
+            columns: Vec::new(),
+            rows: 0,
+            conflict: None,
+            keys: HashSet::new(),
+            references,
+            held: Vec::new(),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -312,6 +327,16 @@ impl TableRows {
         }
     }
 
+    /// Whether a row with this key waits.
+    pub(crate) fn has_key(&self, key: u64) -> bool {
+        self.keys.contains(&key)
+    }
+
+    /// Notes a row's key.
+    pub(crate) fn add_key(&mut self, key: u64) {
+        self.keys.insert(key);
+    }
+
     /// Notes what the row's foreign key refers to; `None` is a value that cannot be compared.
     pub(crate) fn refer(&mut self, foreign_key: usize, key: Option<u64>) {
         let Some(referred) = self.references.get_mut(foreign_key) else { return };
@@ -352,6 +377,7 @@ impl TableRows {
 
     fn append(&mut self, later: TableRows) {
         let total = self.rows + later.rows;
+        self.keys.extend(later.keys);
         for column in later.columns {
             let at = self.columns.iter().position(|c| c.column == column.column).unwrap_or_else(|| {
                 let mut new = ColumnRows::new(column.column, column.bind, column.cast.clone());

@@ -192,6 +192,19 @@ pub(crate) struct Insert {
     pub width: usize,
     pub rows: usize,
     pub returning: Vec<Returned>,
+    pub conflict: Option<Conflict>,
+}
+
+/// `ON CONFLICT [(target)] DO …` of an INSERT without RETURNING.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    /// The clause.
+    pub sql: String,
+    /// Empty where it names none.
+    pub target: Vec<String>,
+    /// The columns that DO UPDATE sets, and whether to what the row would have had there (`excluded`); `None` for
+    /// DO NOTHING.
+    pub sets: Option<Vec<(String, bool)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,7 +290,7 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
     if rest.is_none() {
         let kind = one(first);
         let names = match kind {
-            Kind::Other(_) | Kind::UnfitInsert { .. } => names(first),
+            Kind::Other(_) | Kind::UnfitInsert { .. } | Kind::Insert(Insert { conflict: Some(_), .. }) => names(first),
             _ => Box::default(),
         };
         let mut recognised = Recognised::new(kind, names);
@@ -583,7 +596,8 @@ fn insert(tokens: &[Token]) -> Kind {
 }
 
 fn plain_insert(insert: &ast::Insert, table: TableName) -> Result<Insert, Reason> {
-    if insert.on.is_some() {
+    let conflict = insert.on.as_ref().map(|on| conflict(on, &table)).transpose()?;
+    if conflict.is_some() && insert.returning.is_some() {
         return Err(Reason::OnConflict);
     }
     let foreign = insert.or.is_some()
@@ -622,7 +636,58 @@ fn plain_insert(insert: &ast::Insert, table: TableName) -> Result<Insert, Reason
         Some(items) => items.iter().map(|item| returned(item, &table)).collect::<Result<_, _>>()?,
     };
     let TableObject::TableName(name) = &insert.table else { return Err(Reason::Form) };
-    Ok(Insert { table_sql: name.to_string(), table, columns, values, width, rows, returning })
+    Ok(Insert { table_sql: name.to_string(), table, columns, values, width, rows, returning, conflict })
+}
+
+/// A clause by which a row affects one row whatever is in the table, or none: without a WHERE.
+fn conflict(on: &ast::OnInsert, table: &TableName) -> Result<Conflict, Reason> {
+    use ast::{Assignment, AssignmentTarget, ConflictTarget, OnConflictAction, OnInsert};
+
+    let OnInsert::OnConflict(clause) = on else { return Err(Reason::OnConflict) };
+    let target = match &clause.conflict_target {
+        None => Vec::new(),
+        Some(ConflictTarget::Columns(columns)) => columns.iter().map(folded).collect(),
+        Some(ConflictTarget::OnConstraint(_)) => return Err(Reason::OnConflict),
+    };
+    let set = |Assignment { target, value }: &Assignment| {
+        let AssignmentTarget::ColumnName(name) = target else { return None };
+        let column = single_name(name)?;
+        is_steady(value, table).then(|| (column.clone(), is_excluded(value, &column)))
+    };
+    let sets = match &clause.action {
+        OnConflictAction::DoNothing => None,
+        OnConflictAction::DoUpdate(update) if update.selection.is_some() => return Err(Reason::OnConflict),
+        OnConflictAction::DoUpdate(update) => {
+            Some(update.assignments.iter().map(set).collect::<Option<_>>().ok_or(Reason::OnConflict)?)
+        }
+    };
+    Ok(Conflict { sql: on.to_string(), target, sets })
+}
+
+/// `excluded.column`
+fn is_excluded(value: &Expr, column: &str) -> bool {
+    matches!(value, Expr::CompoundIdentifier(parts)
+        if matches!(parts.as_slice(), [row, name] if folded(row) == "excluded" && folded(name) == column))
+}
+
+/// Whether an expression gives the same later as now, for the same row: columns, plain literals, the transaction's time
+/// and arithmetic.
+fn is_steady(expr: &Expr, table: &TableName) -> bool {
+    use ast::BinaryOperator::{Minus, Multiply, Plus, StringConcat};
+
+    match expr {
+        Expr::Identifier(name) => !(name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")),
+        Expr::CompoundIdentifier(parts) => {
+            matches!(parts.as_slice(), [row, _] if folded(row) == "excluded" || folded(row) == table.name)
+        }
+        Expr::Value(value) => literal(&value.value).is_some(),
+        Expr::Nested(inner) => is_steady(inner, table),
+        Expr::BinaryOp { left, op: Plus | Minus | Multiply | StringConcat, right } => {
+            is_steady(left, table) && is_steady(right, table)
+        }
+        Expr::Function(_) => matches!(expr.to_string().to_lowercase().as_str(), "now()" | "current_timestamp"),
+        _ => false,
+    }
 }
 
 fn values(query: &ast::Query) -> Result<(Vec<Value>, usize, usize), Reason> {
@@ -1039,11 +1104,26 @@ mod tests {
     }
 
     #[test]
-    fn on_conflict_does_not_wait() {
-        assert_eq!(refusal("INSERT INTO t (a) VALUES ($1) ON CONFLICT DO NOTHING"), Reason::OnConflict);
-        let upsert = "INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = excluded.a";
-        assert_eq!(refusal(upsert), Reason::OnConflict);
-        assert_eq!(effects(upsert), NOTHING);
+    fn an_upsert_waits_whose_clause_is_the_same_for_every_row() {
+        let conflict =
+            |clause: &str| waits(&format!("INSERT INTO t (a) VALUES ($1) ON CONFLICT {clause}")).conflict.unwrap();
+        let nothing = conflict("DO NOTHING");
+        assert_eq!((nothing.target.len(), nothing.sets), (0, None));
+        let upsert = conflict("(A, \"B\") DO UPDATE SET a = EXCLUDED.a, b = t.b + 1, c = now()");
+        assert_eq!(upsert.target, ["a", "B"]);
+        assert_eq!(upsert.sets.unwrap(), [("a", true), ("b", false), ("c", false)].map(|(n, own)| (n.to_owned(), own)));
+        for clause in [
+            "(a) DO UPDATE SET b = $1",
+            "(a) DO UPDATE SET b = f(b)",
+            "(a) DO UPDATE SET b = (SELECT 1)",
+            "(a) DO UPDATE SET b = DEFAULT",
+            "(a) DO UPDATE SET (b, c) = (1, 2)",
+            "(a) DO UPDATE SET b = 1 WHERE t.b > 1",
+            "ON CONSTRAINT k DO NOTHING",
+            "(a) DO NOTHING RETURNING a",
+        ] {
+            assert_eq!(refusal(&format!("INSERT INTO t (a) VALUES ($1) ON CONFLICT {clause}")), Reason::OnConflict);
+        }
     }
 
     #[test]
@@ -1211,7 +1291,7 @@ mod tests {
             "DELETE FROM t",
             "WITH x AS (DELETE FROM t RETURNING a) SELECT 1",
             "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
-            "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1",
+            "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1 WHERE t.a < 1",
             "SELECT 1; UPDATE t SET a = 1",
         ] {
             assert!(work(sql).writes, "{sql}");

@@ -91,6 +91,8 @@ pub enum FlushCause {
     BindType,
     /// The catalog was read anew: the table's columns may be others.
     Catalog,
+    /// An upsert of a row that waits already, or after rows of the table with another `ON CONFLICT`, or none.
+    Conflict,
     /// Rows whose ids Postgres assigns, before one whose id was reserved.
     Ids,
 }
@@ -108,6 +110,7 @@ impl fmt::Display for FlushCause {
             Self::ForeignKey => "a possible forward reference",
             Self::BindType => "a change of bind type",
             Self::Catalog => "a catalog read anew",
+            Self::Conflict => "an upsert of a row that waits",
             Self::Ids => "rows whose ids Postgres assigns",
         })
     }

@@ -16,10 +16,7 @@ impl Batch {
             && !self.transaction.is_uncertain
             && self.session.unsettled.is_none();
         // A savepoint that was held back has to be there should the statement fail.
-        if recognised.sight == Sight::Anything
-            || !is_known
-            || self.pending.is_empty()
-            || self.pending.holds_savepoint()
+        if recognised.sight == Sight::Anything || !is_known || self.pending.is_empty() || self.pending.holds_savepoint()
         {
             return false;
         }
@@ -33,7 +30,8 @@ impl Batch {
         match recognised.sight {
             Sight::Anything => false,
             Sight::Reads => tables.all(|table| {
-                table.is_plain && (!self.pending.has_rows(table.oid) || self.demands_others(recognised, binds, &catalog))
+                table.is_plain
+                    && (!self.pending.has_rows(table.oid) || self.demands_others(recognised, binds, &catalog))
             }),
             Sight::Changes => tables.all(|table| {
                 let mut tied = catalog.tables().iter().filter(|other| other.island == table.island);

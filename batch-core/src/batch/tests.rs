@@ -1686,7 +1686,8 @@ mod passing {
     #[test]
     fn operators_of_the_databases_own_may_see_them() {
         let mut session = crate::catalog::testing::session("UTF8");
-        session[1] = session[1].as_ref().map(|json| json.replace(r#""own_operators":false"#, r#""own_operators":true"#));
+        session[1] =
+            session[1].as_ref().map(|json| json.replace(r#""own_operators":false"#, r#""own_operators":true"#));
         assert!(!passes(program([people(), posts()], session), "SELECT title FROM posts", []));
         let pairs = posts().column(column("pair", "pair"));
         assert!(!passes(program([people(), pairs], opaque(&[])), "SELECT title FROM posts", []));
@@ -1704,11 +1705,11 @@ mod passing {
         let far = [
             people(),
             posts(),
-            table("likes").column(column("post", "int4")).column(column("person", "int4")).references(
-                &["post"],
-                "posts",
-                &["id"],
-            ).references(&["person"], "people", &["id"]),
+            table("likes")
+                .column(column("post", "int4"))
+                .column(column("person", "int4"))
+                .references(&["post"], "posts", &["id"])
+                .references(&["person"], "people", &["id"]),
         ];
         assert!(!passes(program(far, opaque(&[])), change, []));
     }

@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod order;
 pub mod passing;
 pub mod traps;
+pub mod upserts;
 pub mod waiting;
 
 /// Calls `$each!(path)` for every scenario. A scenario that is not listed here fails
@@ -113,6 +114,13 @@ macro_rules! for_each_scenario {
             passing::a_lock_is_taken_after_the_rows_that_waited,
             passing::a_statement_that_went_past_rows_and_fails_aborts_the_transaction,
             passing::a_statement_in_a_merged_nested_transaction_finds_its_savepoint,
+            upserts::a_loop_of_upserts_is_one_flush_and_ends_as_it_would,
+            upserts::upserts_of_one_row_are_run_one_after_the_other,
+            upserts::upserts_and_inserts_of_one_table_keep_their_order,
+            upserts::each_other_form_of_an_upsert_is_sent_at_once,
+            upserts::an_upsert_that_calls_a_trigger_is_sent_at_once,
+            upserts::do_nothing_waits_where_nobody_looks,
+            upserts::an_upsert_that_fails_fails_at_the_flush,
             errors::a_failing_constraint_has_all_that_postgres_says,
             errors::the_error_comes_out_of_the_statement_that_flushed,
             errors::the_error_comes_out_of_whatever_flushed,

@@ -59,8 +59,8 @@ pub fn find_or_create_flushes_only_to_find_what_waits<A: Adapter>() {
     });
     assert_eq!(ids, (true, true));
     both.same_rows("SELECT name FROM tags ORDER BY id");
-    // One may have been sent because ids were wanted for the first time.
-    assert_eq!(both.world.inserts_on_the_wire() as u64, 1 + A::FIRST_USES);
+    // The first is sent, as ids were never wanted before and BEGIN went with the first SELECT.
+    assert_eq!(both.world.inserts_on_the_wire(), 2);
 }
 
 /// §2.2: by whichever column the rows are looked for, and whatever type the value is bound as.
@@ -119,7 +119,7 @@ CREATE FUNCTION beside(other) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FR
 CREATE FUNCTION upper(int) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM t';
 CREATE FUNCTION odd(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM t) > 0; END';
 CREATE DOMAIN counted AS int CHECK (odd(VALUE));
-CREATE TABLE grown (LIKE t);
+CREATE TABLE grown (id serial, n int);
 CREATE TABLE grandchild () INHERITS (grown);
 CREATE TABLE guarded (a int);
 INSERT INTO guarded VALUES (1);
@@ -147,7 +147,7 @@ INSERT INTO masters VALUES (1);
         ("t (n)", "SELECT count(*) FROM other WHERE EXISTS (SELECT FROM public . T)"),
         ("t (n)", "SELECT (SELECT count(*) FROM ONLY t) FROM other"),
         ("t (n)", "SELECT count(*) FROM U&\"\\0074\" WHERE n = 1"),
-        ("t (n)", "SELECT n_live_tup >= 0, (SELECT a FROM other) FROM pg_stat_xact_user_tables WHERE relname = 't'"),
+        ("t (n)", "SELECT n_tup_ins, (SELECT a FROM other) FROM pg_stat_xact_user_tables WHERE relname = 't'"),
         ("t (n)", "SELECT a, query_to_xml('SELECT count(*) FROM t', true, true, '')::text FROM other"),
     ] {
         same!(both, |conn| {
@@ -235,7 +235,7 @@ pub fn a_statement_that_went_past_rows_and_fails_aborts_the_transaction<A: Adapt
     let kept = both.same_rows("SELECT title FROM posts ORDER BY id");
     assert_eq!(kept.len(), 2);
     // Whether the program ends it by COMMIT or not.
-    same!(both, |conn| {
+    let ended = same!(both, |conn| {
         conn.begin().unwrap();
         conn.run("INSERT INTO posts (title) VALUES ($1)", &[Value::text("lost")]).unwrap();
         conn.rows(fails, &[]).unwrap_err();
@@ -245,7 +245,9 @@ pub fn a_statement_that_went_past_rows_and_fails_aborts_the_transaction<A: Adapt
         }
         ended
     });
-    both.same_rows("SELECT title FROM posts ORDER BY id");
+    // Diesel knows that COMMIT cannot be meant, SeaORM sends it.
+    assert!(ended.is_ok() || ended.is_err_and(|message| !message.is_empty()));
+    assert_eq!(both.same_rows("SELECT title FROM posts ORDER BY id").len(), 2);
 }
 
 /// §2.2: under `Nested::Merge` a statement that fails must find the savepoint that it is undone to.

@@ -4,7 +4,7 @@ use batch_tests::Value;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::schema::{Kind, QUERIES, TABLES};
+use super::schema::{Kind, QUERIES, TABLES, UPSERTS};
 
 /// A program and the options it runs with.
 #[derive(Clone, Debug)]
@@ -34,6 +34,11 @@ pub(crate) enum Op {
         insert: Insert,
         slot: usize,
         create: bool,
+    },
+    /// An upsert of authors by their codes: a label, a code or none, and a nick for each; how it updates.
+    Upsert {
+        rows: Vec<(String, Option<i32>, String)>,
+        form: usize,
     },
     /// One of [`super::schema::QUERIES`].
     Query(usize),
@@ -104,6 +109,7 @@ fn op() -> impl Strategy<Value = Op> {
         16 => insert().prop_map(Op::Insert),
         1 => select(),
         4 => find(),
+        3 => upsert(),
         1 => (0..QUERIES.len()).prop_map(Op::Query),
         1 => (0..6_u8, 0..60).prop_map(|(set, code)| Op::Update { set, code }),
         1 => (0..5_u8, 0..60).prop_map(|(table, code)| Op::Delete { table, code }),
@@ -124,6 +130,14 @@ fn find() -> impl Strategy<Value = Op> {
         insert,
         create,
     })
+}
+
+fn upsert() -> impl Strategy<Value = Op> {
+    let row = |nick: &'static str| (Just(String::new()), proptest::option::weighted(0.9, 0..12), nick);
+    // Of several rows none is too long by itself: whether that is found before two rows with one code are depends on
+    // whether Postgres has a generic plan for the statement by now.
+    let rows = prop_oneof![5 => vec(row("[a-z]{0,7}"), 1), 1 => vec(row("[a-z]{0,6}"), 2..4)];
+    (rows, 0..UPSERTS.len()).prop_map(|(rows, form)| Op::Upsert { rows, form })
 }
 
 fn script() -> impl Strategy<Value = &'static str> {
@@ -268,6 +282,12 @@ fn label(ops: &mut [Op], next: &mut usize) {
             Op::Insert(insert) | Op::Find { insert, .. } => {
                 for row in &mut insert.rows {
                     row.label = format!("row {next}");
+                    *next += 1;
+                }
+            }
+            Op::Upsert { rows, .. } => {
+                for (label, ..) in rows {
+                    *label = format!("row {next}");
                     *next += 1;
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use batch_tests::{Failure, Outcome, Session, Value};
 
 use super::generate::{self, Insert, Op, Program};
-use super::schema::{Kind, QUERIES, RESET, TABLES};
+use super::schema::{Kind, QUERIES, RESET, TABLES, UPSERTS};
 
 /// What happens when a statement in a transaction fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,21 @@ impl<'a, S: Session> Run<'a, S> {
             Op::Insert(insert) => self.insert(insert),
             Op::Select(table) => self.select(*table).map(Event::Rows),
             Op::Find { insert, slot, create } => self.find(insert, *slot, *create),
+            Op::Upsert { rows, form } => {
+                let mut binds = Vec::new();
+                for (label, code, nick) in rows {
+                    let code = code.map_or_else(|| Value::int4(0).null(), Value::int4);
+                    binds.extend([Value::text(label), code, Value::text(nick)]);
+                }
+                let values =
+                    (0..rows.len()).map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3));
+                let values = values.collect::<Vec<_>>().join(", ");
+                let sql = format!(
+                    "INSERT INTO authors (label, code, nick) VALUES {values} ON CONFLICT (code) {}",
+                    UPSERTS[*form]
+                );
+                self.conn.run(&sql, &binds).map(Event::Count)
+            }
             Op::Query(query) => self.query(QUERIES[*query], &[]).map(Event::Rows),
             Op::Update { set, code } => {
                 let sql = match set {

@@ -57,6 +57,15 @@ END $$;
 CREATE TRIGGER note BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION note();
 ";
 
+/// What an upsert of authors by their codes does with a row that is there.
+pub(crate) const UPSERTS: [&str; 5] = [
+    "DO UPDATE SET nick = excluded.nick",
+    "DO UPDATE SET score = authors.score + 1, active = NULL",
+    "DO UPDATE SET code = excluded.code, nick = 'up' || excluded.nick",
+    "DO UPDATE SET born = '2020-01-01' WHERE authors.born IS NULL",
+    "DO NOTHING",
+];
+
 /// Queries whose text does not show all that they see.
 pub(crate) const QUERIES: [&str; 9] = [
     "SELECT nick FROM nicks ORDER BY 1",
