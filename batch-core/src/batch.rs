@@ -18,6 +18,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 mod insert;
+mod pass;
 
 use self::insert::{Made, Plans, Scratch};
 use crate::answer::Answer;
@@ -364,7 +365,8 @@ impl Batch {
 
     /// Whether the binds of this statement matter: if not, an offer needs none.
     pub fn wants_binds(&self, statement: &Recognised) -> bool {
-        statement.is_insert() && self.transaction.open && !self.transaction.aborted
+        let matter = statement.is_insert() || statement.may_demand() && self.has_pending();
+        matter && self.transaction.open && !self.transaction.aborted
     }
 
     /// Whether rows wait.
@@ -454,13 +456,18 @@ impl Batch {
             Some(Running::Cleanup) => self.end_transaction(),
             _ => {}
         }
-        self.transaction.aborted = self.is_on_server();
+        let is_aborted = self.is_on_server();
+        let was_aborted = std::mem::replace(&mut self.transaction.aborted, is_aborted);
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
         self.outbox.clear();
         self.flush_span = None;
         let committing = matches!(&self.offer, Some(Offer::Statement { recognised, .. })
             if matches!(recognised.kind, Kind::Commit));
+        if committing && was_aborted {
+            // A statement that went past the rows failed. COMMIT rolls back, and that is no error.
+            return self.advance();
+        }
         self.offer = None;
         self.raising = true;
         // A COMMIT that fails ends the transaction.
@@ -485,7 +492,11 @@ impl Batch {
             }
             Kind::Commit | Kind::Rollback => self.transaction_ended(),
             Kind::RollbackTo(_) if ok => self.rolled_back_to_savepoint(),
-            Kind::Insert(insert) => self.insert_was_sent(Some(&insert.table), Effects::default()),
+            Kind::Insert(insert) => {
+                let effects = Effects { writes: insert.conflict.is_some(), ..Effects::default() };
+                let effects = self.with_hidden(effects, &recognised.names);
+                self.insert_was_sent(Some(&insert.table), effects);
+            }
             Kind::UnfitInsert { table, effects, .. } => {
                 let effects = self.with_hidden(*effects, &recognised.names);
                 self.insert_was_sent(table.as_ref(), effects);
@@ -644,7 +655,7 @@ impl Batch {
                     }
                     let step = match &recognised.kind {
                         Kind::Insert(_) => self.insert(recognised, binds, reserved, made),
-                        _ => self.statement(&recognised),
+                        _ => self.statement(&recognised, &binds),
                     };
                     if let Some(step) = step {
                         return step;
@@ -655,7 +666,7 @@ impl Batch {
     }
 
     /// Decides about any other statement; `None` to look again.
-    fn statement(&mut self, recognised: &Arc<Recognised>) -> Option<Step> {
+    fn statement(&mut self, recognised: &Arc<Recognised>, binds: &Binds) -> Option<Step> {
         let merge = self.options.nested == Nested::Merge && self.transaction.open && !self.transaction.aborted;
         let effects = match &recognised.kind {
             Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => *effects,
@@ -710,6 +721,7 @@ impl Batch {
                 self.note_sent(&table, reason);
                 self.start_flush(FlushCause::InsertSentAtOnce);
             }
+            Kind::Other(_) if self.passes(recognised, binds) => self.stats.statements_passed += 1,
             Kind::Begin { .. } | Kind::Other(_) | Kind::Insert(_) => self.start_flush(FlushCause::Statement),
         }
         self.send_later(recognised, true);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::eligible::Reason;
 use crate::error::Error;
 use crate::recognise::{Effects, TableName};
-use crate::statement::{Purpose, Query, TextRow, oid};
+use crate::statement::{FIRST_OWN_OID, Purpose, Query, TextRow, oid};
 use crate::{defaults, harmless, stored};
 
 /// The oldest Postgres that the catalog query is written for.
@@ -57,7 +57,23 @@ SELECT 'session', json_build_object(
     'encoding', current_setting('server_encoding'), 'identity', {identity},
     'isolation', current_setting('default_transaction_isolation'),
     'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
-    'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery())::text
+    'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery(),
+    'own_operators', EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace <> 'pg_catalog'::regnamespace
+            AND o.oprleft < 16384 AND o.oprright < 16384)
+        OR EXISTS (SELECT FROM pg_catalog.pg_cast c
+            WHERE c.castfunc >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384))::text
+UNION ALL
+SELECT 'opaque', COALESCE(json_agg(DISTINCT own.name), '[]')::text FROM (
+    SELECT p.proname, p.pronamespace FROM pg_catalog.pg_proc p
+    UNION ALL
+    SELECT t.typname, t.typnamespace FROM pg_catalog.pg_type t
+    WHERE t.typtype NOT IN ('c', 'e') AND t.typcategory <> 'A'
+    UNION ALL
+    SELECT c.relname, c.relnamespace FROM pg_catalog.pg_class c
+    WHERE c.relkind NOT IN ('r', 'i', 'I', 't', 'c') OR c.relispartition OR c.relrowsecurity
+        OR c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+) own (name, namespace)
+WHERE own.namespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 UNION ALL
 SELECT 'enum', json_build_object('oid', e.enumtypid::int8, 'labels', json_agg(e.enumlabel))::text
 FROM pg_catalog.pg_enum e GROUP BY e.enumtypid
@@ -73,7 +89,7 @@ UNION ALL
 SELECT 'table', json_build_object(
     'oid', rel.oid::int8, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind::text,
     'visible', pg_table_is_visible(rel.oid),
-    'insert', has_table_privilege(rel.oid, 'INSERT'), 'select', has_table_privilege(rel.oid, 'SELECT'),
+    'insert', has_table_privilege(rel.oid, 'INSERT'), 'update', has_table_privilege(rel.oid, 'UPDATE'), 'select', has_table_privilege(rel.oid, 'SELECT'),
     'rls', row_security_active(rel.oid),
     'trigger', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY (rel.tree)
         AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
@@ -99,6 +115,13 @@ SELECT 'table', json_build_object(
         ) END,
     'rule', EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = ANY (rel.tree)
         AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
+    'uniques', (SELECT json_agg((i.indkey::int2[])[0:i.indnkeyatts - 1]) FROM pg_catalog.pg_index i
+        WHERE i.indrelid = rel.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+          AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND (to_jsonb(i) ->> 'indnullsnotdistinct')::bool IS NOT TRUE
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_collation o WHERE o.oid = ANY (i.indcollation) AND NOT o.collisdeterministic)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass o
+              WHERE o.oid = ANY (i.indclass) AND o.opcnamespace <> 'pg_catalog'::regnamespace)),
     'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
     'checks', (SELECT json_agg(json_build_object('def', pg_get_constraintdef(k.oid), 'calls', EXISTS (
             SELECT FROM pg_catalog.pg_depend d
@@ -164,8 +187,12 @@ pub(crate) struct Catalog {
     /// Transactions are read-only unless they say otherwise.
     pub read_only: bool,
     hidden: Hidden,
+    /// Names behind which code stands, or more tables than the name says: views, functions, partitions, …. `None` where
+    /// that may be so behind any name.
+    opaque: Option<HashSet<String>>,
     enums: HashMap<u32, Vec<String>>,
     tables: Vec<Arc<Table>>,
+    by_name: HashMap<String, Vec<usize>>,
     visible: HashMap<String, usize>,
     qualified: HashMap<(String, String), usize>,
 }
@@ -196,6 +223,15 @@ pub(crate) struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// Others' references to this table, by table and position in its `foreign_keys`.
     pub referenced_by: Vec<Reference>,
+    pub can_update: bool,
+    /// The columns of unique indexes that `ON CONFLICT (columns)` may mean.
+    pub uniques: Vec<Vec<usize>>,
+    /// Comparing its columns calls nothing but Postgres' own functions.
+    pub is_plain: bool,
+    /// An UPDATE or DELETE calls nothing.
+    pub is_quiet: bool,
+    /// Tables that foreign keys tie to each other, directly or over others, have the same number.
+    pub island: usize,
 }
 
 #[derive(Debug)]
@@ -295,6 +331,7 @@ impl Catalog {
         let mut raw = Vec::new();
         let mut readers = Vec::new();
         let mut ddl = HashSet::new();
+        let mut opaque = HashSet::new();
         for row in rows {
             let [Some(what), Some(json)] = row.as_slice() else { return Err(Error::catalog("a row without content")) };
             match what.as_str() {
@@ -303,6 +340,7 @@ impl Catalog {
                     let row: EnumRow = parse(json)?;
                     enums.insert(row.oid, row.labels);
                 }
+                "opaque" => opaque.extend(parse::<Vec<String>>(json)?),
                 "reader" => readers.push(parse::<String>(json)?),
                 "ddl" => {
                     ddl.insert(parse::<String>(json)?);
@@ -319,16 +357,19 @@ impl Catalog {
         link_foreign_keys(&raw, &mut tables, &positions);
         mark_shared_sequences(&mut tables);
         mark_read_sequences(&raw, &readers, &mut tables);
+        number_islands(&mut tables, &positions);
         let mut visible = HashMap::new();
         let mut qualified = HashMap::new();
+        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, row) in raw.iter().enumerate() {
+            by_name.entry(row.name.clone()).or_default().push(at);
             if row.visible {
                 visible.insert(row.name.clone(), at);
             }
             qualified.insert((row.schema.clone(), row.name.clone()), at);
         }
         Ok(Self {
-            identity: session.identity,
+            identity: session.identity.clone(),
             read_at: Instant::now(),
             epoch,
             utf8: session.encoding == "UTF8",
@@ -336,8 +377,11 @@ impl Catalog {
             fixes_snapshot: matches!(session.isolation.as_str(), "repeatable read" | "serializable"),
             read_only: session.read_only,
             hidden: hidden(&raw, ddl),
+            // Names of its views are common words.
+            opaque: (!session.own_operators && !session.identity.contains("information_schema")).then_some(opaque),
             enums,
             tables: tables.into_iter().map(Arc::new).collect(),
+            by_name,
             visible,
             qualified,
         })
@@ -368,6 +412,15 @@ impl Catalog {
             sequences: reads || changes_schema || (writes && any(when_changed)),
             ..Effects::default()
         }
+    }
+
+    /// The tables that a statement with these names can see or touch, whatever their schema; `None` where a name may
+    /// stand for more than its table.
+    pub(crate) fn named(&self, names: &[String]) -> Option<impl Iterator<Item = &Arc<Table>>> {
+        let opaque = self.opaque.as_ref()?;
+        let positions = |name: &String| self.by_name.get(name).into_iter().flatten();
+        (!names.iter().any(|name| opaque.contains(name)))
+            .then(|| names.iter().flat_map(positions).map(|&at| &self.tables[at]))
     }
 
     /// The labels of an enum type.
@@ -407,6 +460,7 @@ struct SessionRow {
     isolation: String,
     event_triggers: bool,
     read_only: bool,
+    own_operators: bool,
 }
 
 #[derive(Deserialize)]
@@ -424,6 +478,10 @@ struct TableRow {
     visible: bool,
     insert: bool,
     select: bool,
+    #[serde(default)]
+    update: bool,
+    #[serde(default)]
+    uniques: Option<Vec<Vec<i32>>>,
     rls: bool,
     trigger: bool,
     rule: bool,
@@ -499,6 +557,8 @@ struct SequenceRow {
 }
 
 fn table(row: &TableRow) -> Table {
+    let place = |&number: &i32| row.columns.iter().flatten().position(|column| column.number == number);
+    let unique = |numbers: &Vec<i32>| numbers.iter().map(place).collect::<Option<Vec<usize>>>();
     Table {
         oid: row.oid,
         schema: row.schema.clone(),
@@ -508,7 +568,16 @@ fn table(row: &TableRow) -> Table {
         can_select: row.select,
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
+        can_update: row.update,
+        uniques: row.uniques.iter().flatten().filter_map(unique).collect(),
+        is_plain: row.columns.iter().flatten().all(has_built_in_operators),
+        is_quiet: row.changes.is_none() && !row.change_rule && !row.checks.iter().flatten().any(|check| check.calls),
+        island: 0,
     }
+}
+
+fn has_built_in_operators(column: &ColumnRow) -> bool {
+    column.base < FIRST_OWN_OID || column.type_kind == "e"
 }
 
 fn unfit(row: &TableRow) -> Option<Reason> {
@@ -612,6 +681,31 @@ fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap
                 }
             }
             tables[parent].referenced_by.push(Reference { table: row.oid, foreign_key, columns: referenced });
+        }
+    }
+}
+
+/// Numbers tables by the least position of those that foreign keys tie them to.
+fn number_islands(tables: &mut [Table], positions: &HashMap<u32, usize>) {
+    for (at, table) in tables.iter_mut().enumerate() {
+        table.island = at;
+    }
+    let tied = |(at, table): (usize, &Table)| {
+        let others = table.referenced_by.iter().filter_map(|reference| positions.get(&reference.table).copied());
+        others.map(move |other| (at, other)).collect::<Vec<_>>()
+    };
+    let ties: Vec<(usize, usize)> = tables.iter().enumerate().flat_map(tied).collect();
+    loop {
+        let mut is_done = true;
+        for &(one, other) in &ties {
+            let least = tables[one].island.min(tables[other].island);
+            for at in [one, other] {
+                is_done &= tables[at].island == least;
+                tables[at].island = least;
+            }
+        }
+        if is_done {
+            break;
         }
     }
 }
@@ -857,7 +951,7 @@ pub(crate) mod testing {
     /// The row about the session, on a server with this encoding.
     pub(crate) fn session(encoding: &str) -> TextRow {
         let session = json!({ "version": 150_000, "product": "PostgreSQL 15", "encoding": encoding, "identity": IDENTITY,
-                "isolation": "read committed", "event_triggers": false, "read_only": false });
+                "isolation": "read committed", "event_triggers": false, "read_only": false, "own_operators": false });
         row("session", session)
     }
 
@@ -1048,7 +1142,7 @@ mod tests {
     fn another_product_or_an_old_version_is_refused() {
         let read = |version: u32, product: &str| {
             let session = json!({ "version": version, "product": product, "encoding": "UTF8", "identity": IDENTITY,
-                "isolation": "read committed", "event_triggers": false, "read_only": false });
+                "isolation": "read committed", "event_triggers": false, "read_only": false, "own_operators": false });
             Catalog::read(&[row("session", session)], 0).map(|_| ()).map_err(|error| error.to_string())
         };
         assert_eq!(read(130_000, "PostgreSQL 13.0"), Ok(()));

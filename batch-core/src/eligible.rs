@@ -171,6 +171,8 @@ pub(crate) struct Plan {
     pub can_unnest: bool,
     /// For each column of the table: what it is if it is left to its default, where that is a constant.
     pub constants: Vec<Option<Constant>>,
+    /// The columns of the conflict target, where no two rows of a statement may have the same values there.
+    pub key: Option<Vec<usize>>,
 }
 
 /// One column of a statement.
@@ -226,6 +228,7 @@ impl Plan {
         if let Some(reason) = table.unfit {
             return Err(reason);
         }
+        let key = conflict_key(recognised, insert, table, catalog, options)?;
         let columns = mentioned(insert, table)?;
         let left_out: Vec<usize> = (0..table.columns.len()).filter(|column| !columns.contains(column)).collect();
         let slots = columns
@@ -259,6 +262,7 @@ impl Plan {
             clocks,
             can_unnest,
             constants,
+            key,
         };
         plan.left_out.iter().try_for_each(|&column| plan.default_may_wait(column))?;
         Ok(plan)
@@ -324,6 +328,40 @@ impl Plan {
             Default::Now(clock, _) if self.asked[at] => Some(*clock),
             _ => None,
         }
+    }
+}
+
+/// Whether the statement's `ON CONFLICT` may wait (DESIGN.md §2.7), and the columns of the key by which DO UPDATE finds
+/// its row.
+fn conflict_key(
+    recognised: &Recognised,
+    insert: &Insert,
+    table: &Table,
+    catalog: &Catalog,
+    options: &BatchOptions,
+) -> Result<Option<Vec<usize>>, Reason> {
+    let Some(conflict) = &insert.conflict else { return Ok(None) };
+    let refuse = Reason::OnConflict;
+    let target = conflict.target.iter().map(|name| table.column(name)).collect::<Option<Vec<_>>>().ok_or(refuse)?;
+    // Which index is meant is said by its columns, in whatever order.
+    let is_meant = |unique: &&Vec<usize>| {
+        unique.iter().all(|column| target.contains(column)) && target.iter().all(|column| unique.contains(column))
+    };
+    let key = table.uniques.iter().find(is_meant);
+    let Some(sets) = &conflict.sets else {
+        return if options.do_nothing_waits && (target.is_empty() || key.is_some()) { Ok(None) } else { Err(refuse) };
+    };
+    let is_free = |(name, is_own): &(String, bool)| {
+        table.column(name).is_some_and(|at| {
+            let is_key = target.contains(&at) || table.foreign_keys.iter().any(|key| key.columns.contains(&at));
+            !table.columns[at].generated && !is_referenced(table, at) && (*is_own || !is_key)
+        })
+    };
+    // Nothing may stand behind a name, nor happen on an UPDATE.
+    let is_plain = catalog.named(&recognised.names).is_some() && table.is_plain && table.is_quiet && table.can_update;
+    match key {
+        Some(key) if is_plain && sets.iter().all(is_free) => Ok(Some(key.clone())),
+        _ => Err(refuse),
     }
 }
 

@@ -67,6 +67,9 @@ fn write_insert(query: &mut Query, rows: &TableRows) {
     } else {
         write_unnest(query, rows, &columns);
     }
+    if let Some(conflict) = &rows.conflict {
+        query.sql.push_str(conflict);
+    }
 }
 
 /// A column that every row leaves to its default is left out, and Postgres fills it.

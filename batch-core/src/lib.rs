@@ -53,6 +53,7 @@ mod error;
 mod flush;
 mod harmless;
 mod ids;
+mod looks;
 mod options;
 mod pending;
 mod recognise;

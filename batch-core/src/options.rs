@@ -17,6 +17,7 @@ pub struct BatchOptions {
     pub(crate) catalog_max_age: Duration,
     pub(crate) nested: Nested,
     pub(crate) late_begin: bool,
+    pub(crate) do_nothing_waits: bool,
     pub(crate) excluded: Vec<String>,
 }
 
@@ -41,6 +42,7 @@ impl BatchOptions {
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
             late_begin: true,
+            do_nothing_waits: false,
             excluded: Vec::new(),
         }
     }
@@ -111,6 +113,15 @@ impl BatchOptions {
     /// Defaults to true.
     pub fn late_begin(mut self, late: bool) -> Self {
         self.late_begin = late;
+        self
+    }
+
+    /// Whether an INSERT with `ON CONFLICT … DO NOTHING` and without RETURNING may wait. It tells its caller how many rows
+    /// it inserted, and one that waits says that it inserted all: only for programs that do not look (DESIGN.md §2.7).
+    ///
+    /// Defaults to false.
+    pub fn do_nothing_waits(mut self, waits: bool) -> Self {
+        self.do_nothing_waits = waits;
         self
     }
 

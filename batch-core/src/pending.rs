@@ -37,8 +37,25 @@ pub(crate) struct TableRows {
     pub name_sql: String,
     pub columns: Vec<ColumnRows>,
     pub rows: usize,
+    /// Their `ON CONFLICT` clause.
+    pub conflict: Option<String>,
+    /// What they have in its key: Postgres updates no row twice in a statement.
+    keys: HashSet<u64>,
     /// For each foreign key of the table: the values that these rows refer to.
     references: Vec<Referred>,
+    /// The values of columns by which rows were looked for.
+    held: Vec<Held>,
+}
+
+/// Which values a column has, as far as they were looked through.
+#[derive(Debug)]
+struct Held {
+    column: usize,
+    /// So many bytes of the column's data.
+    bytes: usize,
+    keys: HashSet<u64>,
+    /// A value that cannot be compared.
+    anything: bool,
 }
 
 /// The values of one column.
@@ -148,9 +165,16 @@ impl Pending {
         &self.hasher
     }
 
-    /// Whether rows of `table` wait that may refer to others.
-    pub(crate) fn has_references(&self, table: u32) -> bool {
+    /// Whether rows of `table` wait.
+    pub(crate) fn has_rows(&self, table: u32) -> bool {
         self.tables().any(|rows| rows.table.oid == table)
+    }
+
+    /// Whether a waiting row of `table` may have the value with this [`stored::key_hash`] in `column`.
+    pub(crate) fn may_hold(&mut self, table: u32, column: usize, key: u64) -> bool {
+        let hasher = &self.hasher;
+        let mut waiting = self.segments.iter_mut().flat_map(|segment| &mut segment.tables);
+        waiting.any(|rows| rows.table.oid == table && (rows.conflict.is_some() || rows.may_hold(column, key, hasher)))
     }
 
     /// Whether a waiting row of `table` may refer by its `foreign_key` to the key with this hash.
@@ -228,6 +252,8 @@ impl Segment {
         later.tables.iter().all(|rows| {
             let Some(mine) = self.tables.iter().find(|mine| mine.table.oid == rows.table.oid) else { return true };
             Arc::ptr_eq(&mine.table, &rows.table)
+                && mine.conflict == rows.conflict
+                && mine.keys.is_disjoint(&rows.keys)
                 && rows.columns.iter().all(|column| mine.fits(column.column, column.bind, column.cast.as_ref()))
         })
     }
@@ -245,7 +271,16 @@ impl Segment {
 impl TableRows {
     fn new(table: Arc<Table>, name_sql: String) -> Self {
         let references = table.foreign_keys.iter().map(|_| Referred::default()).collect();
-        Self { table, name_sql, columns: Vec::new(), rows: 0, references }
+        Self {
+            table,
+            name_sql,
+            columns: Vec::new(),
+            rows: 0,
+            conflict: None,
+            keys: HashSet::new(),
+            references,
+            held: Vec::new(),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -292,6 +327,16 @@ impl TableRows {
         }
     }
 
+    /// Whether a row with this key waits.
+    pub(crate) fn has_key(&self, key: u64) -> bool {
+        self.keys.contains(&key)
+    }
+
+    /// Notes a row's key.
+    pub(crate) fn add_key(&mut self, key: u64) {
+        self.keys.insert(key);
+    }
+
     /// Notes what the row's foreign key refers to; `None` is a value that cannot be compared.
     pub(crate) fn refer(&mut self, foreign_key: usize, key: Option<u64>) {
         let Some(referred) = self.references.get_mut(foreign_key) else { return };
@@ -306,8 +351,33 @@ impl TableRows {
         }
     }
 
+    /// Whether a row may have the value with this hash in `column`. What was looked through once is remembered.
+    fn may_hold(&mut self, column: usize, key: u64, hasher: &RandomState) -> bool {
+        let described = &self.table.columns[column];
+        let Some(values) = self.columns.iter().find(|c| c.column == column) else {
+            return !matches!(described.default, Default::Null);
+        };
+        if values.default_rows > 0 || !stored::is_compared_as_bound(values.bind.oid, values.cast.as_ref(), described) {
+            return true;
+        }
+        let at = self.held.iter().position(|held| held.column == column).unwrap_or_else(|| {
+            self.held.push(Held { column, bytes: 0, keys: HashSet::new(), anything: false });
+            self.held.len() - 1
+        });
+        let held = &mut self.held[at];
+        for value in read_values(&values.data[held.bytes..]).flatten() {
+            match stored::key_hash(value, described, hasher) {
+                Some(key) => drop(held.keys.insert(key)),
+                None => held.anything = true,
+            }
+        }
+        held.bytes = values.data.len();
+        held.anything || held.keys.contains(&key)
+    }
+
     fn append(&mut self, later: TableRows) {
         let total = self.rows + later.rows;
+        self.keys.extend(later.keys);
         for column in later.columns {
             let at = self.columns.iter().position(|c| c.column == column.column).unwrap_or_else(|| {
                 let mut new = ColumnRows::new(column.column, column.bind, column.cast.clone());
@@ -380,18 +450,21 @@ impl ColumnRows {
 
     /// The values, one by one.
     pub(crate) fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let mut rest = self.data.as_slice();
-        std::iter::from_fn(move || {
-            let (len, after) = rest.split_first_chunk::<4>()?;
-            let Ok(len) = usize::try_from(i32::from_be_bytes(*len)) else {
-                rest = after;
-                return Some(None);
-            };
-            let (value, after) = after.split_at(len);
-            rest = after;
-            Some(Some(value))
-        })
+        read_values(&self.data)
     }
+}
+
+fn read_values(mut rest: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        let (len, after) = rest.split_first_chunk::<4>()?;
+        let Ok(len) = usize::try_from(i32::from_be_bytes(*len)) else {
+            rest = after;
+            return Some(None);
+        };
+        let (value, after) = after.split_at(len);
+        rest = after;
+        Some(Some(value))
+    })
 }
 
 /// The hash of the key that `columns` hold, by `value` of each; `None` if it cannot be compared, and nothing at all if

@@ -3,7 +3,7 @@
 //! An INSERT is parsed, every other statement only tokenized, both once per distinct SQL text (see [`Texts`]).
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use sqlparser::ast::{
     self, CastKind, DataType, Expr, ObjectName, ObjectNamePart, SelectItem, SetExpr, Statement, TableObject,
@@ -14,6 +14,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::eligible::Reason;
 use crate::harmless;
+use crate::looks::{self, Demands, Sight};
 
 /// What a statement's text says, as far as batching cares.
 #[derive(Debug)]
@@ -22,6 +23,16 @@ pub struct Recognised {
     /// Every name in a statement that is no INSERT which may wait: what it may touch, as far as the catalog knows more
     /// about these names.
     pub(crate) names: Box<[String]>,
+    pub(crate) sight: Sight,
+    /// A SELECT that may look at rows of certain values only.
+    demanding: Option<Demanding>,
+}
+
+/// Parsed when rows wait for the first time that it is issued.
+#[derive(Debug)]
+struct Demanding {
+    sql: Box<str>,
+    demands: OnceLock<Option<Demands>>,
 }
 
 impl Recognised {
@@ -36,7 +47,22 @@ impl Recognised {
     }
 
     fn of(effects: Effects) -> Self {
-        Self { kind: Kind::Other(effects), names: Box::default() }
+        Self::new(Kind::Other(effects), Box::default())
+    }
+
+    fn new(kind: Kind, names: Box<[String]>) -> Self {
+        Self { kind, names, sight: Sight::Anything, demanding: None }
+    }
+
+    /// Whether the values bound to it may tell that it looks at no row of a table that it names.
+    pub(crate) fn may_demand(&self) -> bool {
+        self.demanding.is_some()
+    }
+
+    /// Which values rows need for it to look at them.
+    pub(crate) fn demands(&self) -> Option<&Demands> {
+        let Demanding { sql, demands } = self.demanding.as_ref()?;
+        demands.get_or_init(|| looks::demands(sql)).as_ref()
     }
 
     /// Whether this is an INSERT whose text allows it to wait.
@@ -166,6 +192,19 @@ pub(crate) struct Insert {
     pub width: usize,
     pub rows: usize,
     pub returning: Vec<Returned>,
+    pub conflict: Option<Conflict>,
+}
+
+/// `ON CONFLICT [(target)] DO …` of an INSERT without RETURNING.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    /// The clause.
+    pub sql: String,
+    /// Empty where it names none.
+    pub target: Vec<String>,
+    /// The columns that DO UPDATE sets, and whether to what the row would have had there (`excluded`); `None` for
+    /// DO NOTHING.
+    pub sets: Option<Vec<(String, bool)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,14 +290,23 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
     if rest.is_none() {
         let kind = one(first);
         let names = match kind {
-            Kind::Other(_) | Kind::UnfitInsert { .. } => names(first),
+            Kind::Other(_) | Kind::UnfitInsert { .. } | Kind::Insert(Insert { conflict: Some(_), .. }) => names(first),
             _ => Box::default(),
         };
-        return Recognised { kind, names };
+        let mut recognised = Recognised::new(kind, names);
+        if let Kind::Other(effects) = recognised.kind {
+            // `(SELECT …)` begins with no word.
+            let verb = word(first, 0).unwrap_or_else(|| "select".to_owned());
+            recognised.sight = Sight::of(first, &verb, effects);
+        }
+        if recognised.sight == Sight::Reads && looks::may_demand(first) {
+            recognised.demanding = Some(Demanding { sql: sql.into(), demands: OnceLock::new() });
+        }
+        return recognised;
     }
     let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
-    Recognised { kind: Kind::Other(effects), names: names(&tokens) }
+    Recognised::new(Kind::Other(effects), names(&tokens))
 }
 
 /// Every name in a statement, as the catalog spells it, sorted and once.
@@ -505,14 +553,14 @@ fn is_local_setting(tokens: &[Token]) -> bool {
     word(std::slice::from_ref(last), 0).as_deref() == Some("true")
 }
 
-fn word(tokens: &[Token], at: usize) -> Option<String> {
+pub(crate) fn word(tokens: &[Token], at: usize) -> Option<String> {
     match tokens.get(at) {
         Some(Token::Word(word)) if word.quote_style.is_none() => Some(word.value.to_ascii_lowercase()),
         _ => None,
     }
 }
 
-fn has_word(tokens: &[Token], wanted: &str) -> bool {
+pub(crate) fn has_word(tokens: &[Token], wanted: &str) -> bool {
     (0..tokens.len()).any(|at| word(tokens, at).as_deref() == Some(wanted))
 }
 
@@ -521,10 +569,10 @@ fn says(tokens: &[Token], first: &str, second: &str) -> bool {
         .any(|at| word(tokens, at).as_deref() == Some(first) && word(tokens, at + 1).as_deref() == Some(second))
 }
 
-fn identifier(token: &Token) -> Option<String> {
+pub(crate) fn identifier(token: &Token) -> Option<String> {
     match token {
-        Token::Word(word) if word.quote_style.is_some() => Some(word.value.clone()),
-        Token::Word(word) => Some(word.value.to_ascii_lowercase()),
+        Token::Word(word) if word.quote_style.is_some() => Some(cut(word.value.clone())),
+        Token::Word(word) => Some(cut(word.value.to_ascii_lowercase())),
         _ => None,
     }
 }
@@ -548,7 +596,8 @@ fn insert(tokens: &[Token]) -> Kind {
 }
 
 fn plain_insert(insert: &ast::Insert, table: TableName) -> Result<Insert, Reason> {
-    if insert.on.is_some() {
+    let conflict = insert.on.as_ref().map(|on| conflict(on, &table)).transpose()?;
+    if conflict.is_some() && insert.returning.is_some() {
         return Err(Reason::OnConflict);
     }
     let foreign = insert.or.is_some()
@@ -587,7 +636,58 @@ fn plain_insert(insert: &ast::Insert, table: TableName) -> Result<Insert, Reason
         Some(items) => items.iter().map(|item| returned(item, &table)).collect::<Result<_, _>>()?,
     };
     let TableObject::TableName(name) = &insert.table else { return Err(Reason::Form) };
-    Ok(Insert { table_sql: name.to_string(), table, columns, values, width, rows, returning })
+    Ok(Insert { table_sql: name.to_string(), table, columns, values, width, rows, returning, conflict })
+}
+
+/// A clause by which a row affects one row whatever is in the table, or none: without a WHERE.
+fn conflict(on: &ast::OnInsert, table: &TableName) -> Result<Conflict, Reason> {
+    use ast::{Assignment, AssignmentTarget, ConflictTarget, OnConflictAction, OnInsert};
+
+    let OnInsert::OnConflict(clause) = on else { return Err(Reason::OnConflict) };
+    let target = match &clause.conflict_target {
+        None => Vec::new(),
+        Some(ConflictTarget::Columns(columns)) => columns.iter().map(folded).collect(),
+        Some(ConflictTarget::OnConstraint(_)) => return Err(Reason::OnConflict),
+    };
+    let set = |Assignment { target, value }: &Assignment| {
+        let AssignmentTarget::ColumnName(name) = target else { return None };
+        let column = single_name(name)?;
+        is_steady(value, table).then(|| (column.clone(), is_excluded(value, &column)))
+    };
+    let sets = match &clause.action {
+        OnConflictAction::DoNothing => None,
+        OnConflictAction::DoUpdate(update) if update.selection.is_some() => return Err(Reason::OnConflict),
+        OnConflictAction::DoUpdate(update) => {
+            Some(update.assignments.iter().map(set).collect::<Option<_>>().ok_or(Reason::OnConflict)?)
+        }
+    };
+    Ok(Conflict { sql: on.to_string(), target, sets })
+}
+
+/// `excluded.column`
+fn is_excluded(value: &Expr, column: &str) -> bool {
+    matches!(value, Expr::CompoundIdentifier(parts)
+        if matches!(parts.as_slice(), [row, name] if folded(row) == "excluded" && folded(name) == column))
+}
+
+/// Whether an expression gives the same later as now, for the same row: columns, plain literals, the transaction's time
+/// and arithmetic.
+fn is_steady(expr: &Expr, table: &TableName) -> bool {
+    use ast::BinaryOperator::{Minus, Multiply, Plus, StringConcat};
+
+    match expr {
+        Expr::Identifier(name) => !(name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")),
+        Expr::CompoundIdentifier(parts) => {
+            matches!(parts.as_slice(), [row, _] if folded(row) == "excluded" || folded(row) == table.name)
+        }
+        Expr::Value(value) => literal(&value.value).is_some(),
+        Expr::Nested(inner) => is_steady(inner, table),
+        Expr::BinaryOp { left, op: Plus | Minus | Multiply | StringConcat, right } => {
+            is_steady(left, table) && is_steady(right, table)
+        }
+        Expr::Function(_) => matches!(expr.to_string().to_lowercase().as_str(), "now()" | "current_timestamp"),
+        _ => false,
+    }
 }
 
 fn values(query: &ast::Query) -> Result<(Vec<Value>, usize, usize), Reason> {
@@ -672,7 +772,7 @@ pub(crate) fn is_decimal(text: &str) -> bool {
     text.split_once('.').is_some_and(|(whole, fraction)| is_digits(whole) && is_digits(fraction))
 }
 
-fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
+pub(crate) fn type_name(data_type: &DataType) -> Result<TypeName, Reason> {
     let sql = data_type.to_string();
     if sql.contains(['[', '(']) {
         return Err(Reason::Cast);
@@ -745,7 +845,7 @@ fn single_name(name: &ObjectName) -> Option<String> {
     }
 }
 
-fn table_name(name: &ObjectName) -> Option<TableName> {
+pub(crate) fn table_name(name: &ObjectName) -> Option<TableName> {
     match name.0.as_slice() {
         [ObjectNamePart::Identifier(table)] => Some(TableName { schema: None, name: folded(table) }),
         [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(table)] => {
@@ -756,11 +856,15 @@ fn table_name(name: &ObjectName) -> Option<TableName> {
 }
 
 /// Postgres folds the ASCII letters of an unquoted name to lower case and cuts names at 63 bytes.
-fn folded(ident: &ast::Ident) -> String {
+pub(crate) fn folded(ident: &ast::Ident) -> String {
     let mut name = ident.value.clone();
     if ident.quote_style.is_none() {
         name.make_ascii_lowercase();
     }
+    cut(name)
+}
+
+fn cut(mut name: String) -> String {
     if name.len() > 63 {
         let end = (0..=63).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
         name.truncate(end);
@@ -1000,11 +1104,26 @@ mod tests {
     }
 
     #[test]
-    fn on_conflict_does_not_wait() {
-        assert_eq!(refusal("INSERT INTO t (a) VALUES ($1) ON CONFLICT DO NOTHING"), Reason::OnConflict);
-        let upsert = "INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = excluded.a";
-        assert_eq!(refusal(upsert), Reason::OnConflict);
-        assert_eq!(effects(upsert), NOTHING);
+    fn an_upsert_waits_whose_clause_is_the_same_for_every_row() {
+        let conflict =
+            |clause: &str| waits(&format!("INSERT INTO t (a) VALUES ($1) ON CONFLICT {clause}")).conflict.unwrap();
+        let nothing = conflict("DO NOTHING");
+        assert_eq!((nothing.target.len(), nothing.sets), (0, None));
+        let upsert = conflict("(A, \"B\") DO UPDATE SET a = EXCLUDED.a, b = t.b + 1, c = now()");
+        assert_eq!(upsert.target, ["a", "B"]);
+        assert_eq!(upsert.sets.unwrap(), [("a", true), ("b", false), ("c", false)].map(|(n, own)| (n.to_owned(), own)));
+        for clause in [
+            "(a) DO UPDATE SET b = $1",
+            "(a) DO UPDATE SET b = f(b)",
+            "(a) DO UPDATE SET b = (SELECT 1)",
+            "(a) DO UPDATE SET b = DEFAULT",
+            "(a) DO UPDATE SET (b, c) = (1, 2)",
+            "(a) DO UPDATE SET b = 1 WHERE t.b > 1",
+            "ON CONSTRAINT k DO NOTHING",
+            "(a) DO NOTHING RETURNING a",
+        ] {
+            assert_eq!(refusal(&format!("INSERT INTO t (a) VALUES ($1) ON CONFLICT {clause}")), Reason::OnConflict);
+        }
     }
 
     #[test]
@@ -1172,7 +1291,7 @@ mod tests {
             "DELETE FROM t",
             "WITH x AS (DELETE FROM t RETURNING a) SELECT 1",
             "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
-            "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1",
+            "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1 WHERE t.a < 1",
             "SELECT 1; UPDATE t SET a = 1",
         ] {
             assert!(work(sql).writes, "{sql}");

@@ -21,6 +21,8 @@ pub struct Stats {
     pub flush_statements: u64,
     /// Rows that went out in flushes.
     pub rows_flushed: u64,
+    /// Statements that went past rows that waited, as they could not see or touch them.
+    pub statements_passed: u64,
     /// Rows that a rollback discarded before they were sent.
     pub rows_discarded: u64,
     /// Ids that this connection reserved from sequences.
@@ -42,6 +44,7 @@ impl std::ops::AddAssign<&Self> for Stats {
             flushes,
             flush_statements,
             rows_flushed,
+            statements_passed,
             rows_discarded,
             ids_reserved,
             ids_unused: _,
@@ -57,6 +60,7 @@ impl std::ops::AddAssign<&Self> for Stats {
         }
         self.flush_statements += flush_statements;
         self.rows_flushed += rows_flushed;
+        self.statements_passed += statements_passed;
         self.rows_discarded += rows_discarded;
         self.ids_reserved += ids_reserved;
         self.catalog_reads += catalog_reads;
@@ -87,6 +91,8 @@ pub enum FlushCause {
     BindType,
     /// The catalog was read anew: the table's columns may be others.
     Catalog,
+    /// An upsert of a row that waits already, or after rows of the table with another `ON CONFLICT`, or none.
+    Conflict,
     /// Rows whose ids Postgres assigns, before one whose id was reserved.
     Ids,
 }
@@ -104,6 +110,7 @@ impl fmt::Display for FlushCause {
             Self::ForeignKey => "a possible forward reference",
             Self::BindType => "a change of bind type",
             Self::Catalog => "a catalog read anew",
+            Self::Conflict => "an upsert of a row that waits",
             Self::Ids => "rows whose ids Postgres assigns",
         })
     }
@@ -119,6 +126,9 @@ impl fmt::Display for Stats {
         writeln!(f, "flushes: {flushes}, {} statements, {} rows", self.flush_statements, self.rows_flushed)?;
         for (cause, count) in &self.flushes {
             writeln!(f, "  {count} by {cause}")?;
+        }
+        if self.statements_passed > 0 {
+            writeln!(f, "statements that went past rows that waited: {}", self.statements_passed)?;
         }
         writeln!(f, "rows discarded by rollbacks: {}", self.rows_discarded)?;
         writeln!(f, "ids: {} reserved, {} unused", self.ids_reserved, self.ids_unused)?;

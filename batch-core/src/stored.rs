@@ -615,6 +615,14 @@ pub(crate) fn key_hash(value: &[u8], column: &Column, state: &impl std::hash::Bu
     }
 }
 
+/// Whether a bound value is equal to a value of the column exactly if [`key_hash`] of both is, before it is stored.
+pub(crate) fn is_compared_as_bound(bind: u32, cast: Option<&TypeName>, column: &Column) -> bool {
+    let is_rounded = matches!(column.base_oid, oid::TIMESTAMP | oid::TIMESTAMPTZ) && column.modifier != -1;
+    let is_label = column.kind == TypeKind::Enum && matches!(bind, oid::TEXT | oid::VARCHAR) && cast.is_some();
+    let is_same = bind == column.type_oid || same_bytes(bind, column.base_oid) || is_label;
+    is_same && !is_rounded && cast.is_none_or(|cast| names_type(&cast.name, &column.type_name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

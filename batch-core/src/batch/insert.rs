@@ -216,6 +216,15 @@ impl Batch {
             Ok(made) => made,
             Err(decision) => return decision,
         };
+        let mut keys = Vec::new();
+        match self.keys(execution, &made, &mut keys) {
+            Ok(true) => {}
+            Ok(false) => {
+                *kept = Some(made);
+                return Decision::Flush(FlushCause::Conflict);
+            }
+            Err(reason) => return Decision::Send(reason),
+        }
         if self.may_be_referred_to(execution, &made) {
             *kept = Some(made);
             return Decision::Flush(FlushCause::ForeignKey);
@@ -225,8 +234,29 @@ impl Batch {
             return Decision::Begin;
         }
         let answer = self.push(execution, &made);
+        let (waiting, _) = self.pending.table_mut(&execution.plan.table, &execution.insert.table_sql);
+        keys.iter().for_each(|&key| waiting.add_key(key));
         self.scratch.made = made;
         Decision::Wait(answer)
+    }
+
+    /// The keys by which an upsert finds its rows; whether none of them waits already.
+    fn keys(&self, execution: &Execution<'_>, made: &[Made], keys: &mut Vec<u64>) -> Result<bool, Reason> {
+        let Execution { plan, insert, .. } = execution;
+        let Some(columns) = &plan.key else { return Ok(true) };
+        let clocks = self.transaction.clocks.as_ref();
+        for row in 0..insert.rows {
+            let known = |at| execution.known(row, at, made, clocks);
+            match pending::key_hash(self.pending.hasher(), &plan.table, columns, known) {
+                // NULL is equal to nothing.
+                None => {}
+                Some(Some(key)) if !keys.contains(&key) => keys.push(key),
+                // One that cannot be compared, or Postgres' own error about a row that is to be updated twice.
+                Some(_) => return Err(Reason::OnConflict),
+            }
+        }
+        let waiting = self.pending.current(plan.table.oid);
+        Ok(!waiting.is_some_and(|waiting| keys.iter().any(|&key| waiting.has_key(key))))
     }
 
     fn make_room(&self, execution: &Execution<'_>) -> Option<Decision> {
@@ -250,6 +280,9 @@ impl Batch {
         let waiting = self.pending.current(plan.table.oid)?;
         if !Arc::ptr_eq(&waiting.table, &plan.table) {
             return Some(Decision::Flush(FlushCause::Catalog));
+        }
+        if waiting.conflict.as_deref() != insert.conflict.as_ref().map(|conflict| conflict.sql.as_str()) {
+            return Some(Decision::Flush(FlushCause::Conflict));
         }
         let mut typed = plan.slots.iter().filter(|slot| slot.typed);
         let fits = typed.all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
@@ -397,7 +430,7 @@ impl Batch {
     fn may_be_referred_to(&self, execution: &Execution<'_>, made: &[Made]) -> bool {
         let table = &execution.plan.table;
         let clocks = self.transaction.clocks.as_ref();
-        table.referenced_by.iter().filter(|reference| self.pending.has_references(reference.table)).any(|reference| {
+        table.referenced_by.iter().filter(|reference| self.pending.has_rows(reference.table)).any(|reference| {
             (0..execution.insert.rows).any(|row| {
                 let known = |at| execution.known(row, at, made, clocks);
                 pending::key_hash(self.pending.hasher(), table, &reference.columns, known)
@@ -412,6 +445,9 @@ impl Batch {
         let clocks = self.transaction.clocks.as_ref();
         let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields)) };
         let (waiting, hasher) = self.pending.table_mut(&plan.table, &insert.table_sql);
+        if waiting.rows == 0 {
+            waiting.conflict = insert.conflict.as_ref().map(|conflict| conflict.sql.clone());
+        }
         for row in 0..insert.rows {
             let values = &checked[row * insert.width..][..insert.width];
             for (slot, value) in plan.slots.iter().zip(values) {

@@ -1608,3 +1608,164 @@ mod pools {
         assert!(matches!(program.run(&format!("{insert} c::text")), Seen::Answer(_)));
     }
 }
+
+mod passing {
+    use super::*;
+
+    fn posts() -> TableRow {
+        table("posts").column(column("id", "int4")).column(column("author", "int4")).column(column("title", "text"))
+    }
+
+    fn people() -> TableRow {
+        table("people")
+            .column(column("id", "int4"))
+            .column(column("name", "text"))
+            .column(column("mood", "mood"))
+            .column(column("at", "timestamp(3)"))
+            .column(column("kind", "text").default("'x'::text"))
+    }
+
+    const PERSON: &str = "INSERT INTO people (id, name) VALUES ($1, $2)";
+
+    /// A program in whose transaction a person waits, with this row of the catalog.
+    fn program(tables: impl IntoIterator<Item = TableRow>, row: TextRow) -> Program {
+        let mut program = Program::off(tables);
+        program.catalog.push(row);
+        let step = program.batch.enable(BatchOptions::new());
+        program.drive(step, "");
+        program.run("BEGIN");
+        assert_eq!(program.run_with(PERSON, [int4(1), text("ann")]), waits());
+        program.wire();
+        program
+    }
+
+    fn opaque(names: &[&str]) -> TextRow {
+        crate::catalog::testing::row("opaque", serde_json::json!(names))
+    }
+
+    fn plain() -> Program {
+        program([people(), posts()], opaque(&[]))
+    }
+
+    /// Whether the statement goes past the person that waits.
+    fn passes(mut program: Program, sql: &str, values: impl IntoIterator<Item = Bind>) -> bool {
+        assert_eq!(program.run_with(sql, values), Sent);
+        let wire = program.wire();
+        assert!(wire.iter().any(|sent| sent == sql), "{wire:?}");
+        !wire.iter().any(|sent| sent.starts_with("flush"))
+    }
+
+    #[test]
+    fn a_statement_on_other_tables_goes_past_the_rows_and_is_counted() {
+        assert!(passes(plain(), "SELECT title FROM posts", []));
+        assert!(passes(plain(), "UPDATE posts SET title = 'x'", []));
+        assert!(passes(plain(), "DELETE FROM posts WHERE id = 1", []));
+        let mut program = plain();
+        program.run("SELECT title FROM posts");
+        assert_eq!(program.batch.stats().statements_passed, 1);
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["SELECT title FROM posts", "flush people", "COMMIT"]);
+    }
+
+    #[test]
+    fn one_that_names_their_table_does_not() {
+        assert!(!passes(plain(), "SELECT name FROM people", []));
+        assert!(!passes(plain(), "SELECT title FROM posts WHERE author IN (SELECT id FROM People)", []));
+        assert!(!passes(plain(), "UPDATE posts SET author = 1 FROM people", []));
+        assert!(!passes(plain(), "DELETE FROM people WHERE id = 2", []));
+    }
+
+    #[test]
+    fn a_name_behind_which_something_stands_may_see_them() {
+        let hiding = || program([people(), posts()], opaque(&["title", "everyone"]));
+        assert!(!passes(hiding(), "SELECT count(*) FROM everyone", []));
+        assert!(!passes(hiding(), "SELECT p.title FROM posts p", []));
+        assert!(passes(hiding(), "SELECT p.id FROM posts p", []));
+    }
+
+    #[test]
+    fn operators_of_the_databases_own_may_see_them() {
+        let mut session = crate::catalog::testing::session("UTF8");
+        session[1] =
+            session[1].as_ref().map(|json| json.replace(r#""own_operators":false"#, r#""own_operators":true"#));
+        assert!(!passes(program([people(), posts()], session), "SELECT title FROM posts", []));
+        let pairs = posts().column(column("pair", "pair"));
+        assert!(!passes(program([people(), pairs], opaque(&[])), "SELECT title FROM posts", []));
+    }
+
+    #[test]
+    fn a_change_of_tables_with_triggers_or_tied_to_theirs_may_touch_them() {
+        let change = "UPDATE posts SET title = 'x'";
+        let trigger = serde_json::json!(["BEGIN RETURN NEW; END"]);
+        let noisy = program([people(), posts().with("changes", trigger)], opaque(&[]));
+        assert!(!passes(noisy, change, []));
+        let tied = || program([people(), posts().references(&["author"], "people", &["id"])], opaque(&[]));
+        assert!(!passes(tied(), change, []));
+        assert!(passes(tied(), "SELECT title FROM posts", []));
+        let far = [
+            people(),
+            posts(),
+            table("likes")
+                .column(column("post", "int4"))
+                .column(column("person", "int4"))
+                .references(&["post"], "posts", &["id"])
+                .references(&["person"], "people", &["id"]),
+        ];
+        assert!(!passes(program(far, opaque(&[])), change, []));
+    }
+
+    const FIND: &str = "SELECT id FROM people WHERE name = $1 LIMIT 1";
+
+    #[test]
+    fn find_or_create_goes_past_rows_of_other_values() {
+        assert!(passes(plain(), FIND, [text("bob")]));
+        assert!(!passes(plain(), FIND, [text("ann")]));
+        assert!(passes(plain(), FIND, [null(crate::statement::testing::TEXT)]));
+        let by_id = "SELECT name FROM people WHERE id = $1";
+        assert!(passes(plain(), by_id, [int8(2)]));
+        assert!(!passes(plain(), by_id, [int8(1)]));
+    }
+
+    #[test]
+    fn rows_that_come_after_it_looked_are_found_as_well() {
+        let mut program = plain();
+        program.run_with(FIND, [text("bob")]);
+        program.run_with(PERSON, [int4(2), text("bob")]);
+        assert_eq!(program.wire(), [FIND]);
+        program.run_with(FIND, [text("eve")]);
+        assert_eq!(program.wire(), [FIND]);
+        assert!(!passes(program, FIND, [text("bob")]));
+    }
+
+    #[test]
+    fn a_value_that_is_not_known_or_not_compared_by_its_bytes_may_be_the_one() {
+        let find = |column: &str| format!("SELECT id FROM people WHERE {column} = $1");
+        // The default fills it.
+        assert!(!passes(plain(), &find("kind"), [text("y")]));
+        // NULL does.
+        assert!(passes(plain(), &find("at"), [(crate::statement::testing::TEXT, None)]));
+        assert!(!passes(plain(), &find("mood"), [text("sad")]));
+        assert!(!passes(plain(), &find("lower(name)"), [text("y")]));
+    }
+
+    #[test]
+    fn a_commit_after_a_statement_that_failed_rolls_back_as_it_would() {
+        let mut program = plain();
+        program.broken = Some("SELECT 1 / 0 FROM posts");
+        assert_eq!(program.run("SELECT 1 / 0 FROM posts"), Failed);
+        program.broken = Some("unnest");
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["SELECT 1 / 0 FROM posts", "flush people", "COMMIT"]);
+        assert!(!program.batch.has_pending());
+    }
+
+    #[test]
+    fn a_savepoint_that_is_held_back_is_sent_before_it() {
+        let mut program = Program::with([people(), posts()], BatchOptions::new().nested(Nested::Merge));
+        program.run("BEGIN");
+        program.run("SAVEPOINT s");
+        program.run_with(PERSON, [int4(1), text("ann")]);
+        program.run("SELECT title FROM posts");
+        assert_eq!(program.wire(), ["BEGIN", "SAVEPOINT \"s\"", "flush people", "SELECT title FROM posts"]);
+    }
+}

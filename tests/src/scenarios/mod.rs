@@ -7,7 +7,9 @@ pub mod errors;
 pub mod ids;
 pub mod lifecycle;
 pub mod order;
+pub mod passing;
 pub mod traps;
+pub mod upserts;
 pub mod waiting;
 
 /// Calls `$each!(path)` for every scenario. A scenario that is not listed here fails
@@ -104,6 +106,21 @@ macro_rules! for_each_scenario {
             order::a_row_that_refers_to_a_later_one_fails_as_it_would,
             order::keys_of_several_columns_and_deferred_keys_hold,
             order::transactions_with_the_same_work_do_not_lock_each_other_out,
+            passing::a_loop_that_reads_one_table_and_inserts_into_another_is_one_flush,
+            passing::find_or_create_flushes_only_to_find_what_waits,
+            passing::a_row_that_waits_is_found_by_any_of_its_values,
+            passing::what_stands_behind_a_name_sees_the_rows_that_waited,
+            passing::an_operator_of_the_databases_own_sees_the_rows_that_waited,
+            passing::a_lock_is_taken_after_the_rows_that_waited,
+            passing::a_statement_that_went_past_rows_and_fails_aborts_the_transaction,
+            passing::a_statement_in_a_merged_nested_transaction_finds_its_savepoint,
+            upserts::a_loop_of_upserts_is_one_flush_and_ends_as_it_would,
+            upserts::upserts_of_one_row_are_run_one_after_the_other,
+            upserts::upserts_and_inserts_of_one_table_keep_their_order,
+            upserts::each_other_form_of_an_upsert_is_sent_at_once,
+            upserts::an_upsert_that_calls_a_trigger_is_sent_at_once,
+            upserts::do_nothing_waits_where_nobody_looks,
+            upserts::an_upsert_that_fails_fails_at_the_flush,
             errors::a_failing_constraint_has_all_that_postgres_says,
             errors::the_error_comes_out_of_the_statement_that_flushed,
             errors::the_error_comes_out_of_whatever_flushed,

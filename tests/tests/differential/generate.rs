@@ -4,7 +4,7 @@ use batch_tests::Value;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::schema::{Kind, TABLES};
+use super::schema::{Kind, QUERIES, TABLES, UPSERTS};
 
 /// A program and the options it runs with.
 #[derive(Clone, Debug)]
@@ -28,6 +28,20 @@ pub(crate) enum Op {
     Insert(Insert),
     /// `SELECT` of a table's comparable columns.
     Select(usize),
+    /// `SELECT` of the rows that have the first row's value in the column at this place of the INSERT; where there are
+    /// none, it follows (find-or-create).
+    Find {
+        insert: Insert,
+        slot: usize,
+        create: bool,
+    },
+    /// An upsert of authors by their codes: a label, a code or none, and a nick for each; how it updates.
+    Upsert {
+        rows: Vec<(String, Option<i32>, String)>,
+        form: usize,
+    },
+    /// One of [`super::schema::QUERIES`].
+    Query(usize),
     /// `UPDATE` of rows with this code, or all.
     Update {
         set: u8,
@@ -92,10 +106,13 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
 
 fn op() -> impl Strategy<Value = Op> {
     let leaf = prop_oneof![
-        16 => insert().prop_map(Op::Insert),
+        24 => insert().prop_map(Op::Insert),
         1 => select(),
-        1 => (0..4_u8, 0..60).prop_map(|(set, code)| Op::Update { set, code }),
-        1 => (0..3_u8, 0..60).prop_map(|(table, code)| Op::Delete { table, code }),
+        4 => find(),
+        3 => upsert(),
+        1 => (0..QUERIES.len()).prop_map(Op::Query),
+        1 => (0..6_u8, 0..60).prop_map(|(set, code)| Op::Update { set, code }),
+        1 => (0..5_u8, 0..60).prop_map(|(table, code)| Op::Delete { table, code }),
         1 => script().prop_map(Op::Script),
     ];
     leaf.prop_recursive(2, 12, 6, |inner| {
@@ -105,6 +122,24 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn select() -> impl Strategy<Value = Op> {
     (0..TABLES.len()).prop_map(Op::Select)
+}
+
+fn find() -> impl Strategy<Value = Op> {
+    (insert(), any::<usize>(), prop::bool::weighted(0.7)).prop_map(|(insert, slot, create)| Op::Find {
+        slot: slot % insert.columns.len(),
+        insert,
+        create,
+    })
+}
+
+fn upsert() -> impl Strategy<Value = Op> {
+    let row = |nick: &'static str| (Just(String::new()), proptest::option::weighted(0.9, 0..12), nick);
+    // Of several rows none is too long by itself: whether that is found before two rows with one code are depends on
+    // whether Postgres has a generic plan for the statement by now.
+    let rows = prop_oneof![5 => vec(row("[a-z]{0,7}"), 1), 1 => vec(row("[a-z]{0,6}"), 2..4)];
+    // The last two never wait.
+    let form = prop_oneof![9 => 0..UPSERTS.len() - 2, 1 => UPSERTS.len() - 2..UPSERTS.len()];
+    (rows, form).prop_map(|(rows, form)| Op::Upsert { rows, form })
 }
 
 fn script() -> impl Strategy<Value = &'static str> {
@@ -246,9 +281,15 @@ impl Program {
 fn label(ops: &mut [Op], next: &mut usize) {
     for op in ops {
         match op {
-            Op::Insert(insert) => {
+            Op::Insert(insert) | Op::Find { insert, .. } => {
                 for row in &mut insert.rows {
                     row.label = format!("row {next}");
+                    *next += 1;
+                }
+            }
+            Op::Upsert { rows, .. } => {
+                for (label, ..) in rows {
+                    *label = format!("row {next}");
                     *next += 1;
                 }
             }

@@ -46,6 +46,11 @@ pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
                 bench.deferred > bench.sent,
                 "too few inserts of the programs' transactions waited: little is tested"
             );
+            assert!(
+                bench.passed > u64::from(cases) / 10,
+                "too few statements went past rows that waited: {}",
+                bench.passed
+            );
         }
         Err(TestError::Fail(reason, program)) => {
             panic!("BATCH_DIFFERENTIAL_SEED={seed}\n{reason}\nthe smallest program that shows it:\n{program:#?}")
@@ -67,6 +72,7 @@ struct Bench<A: Adapter> {
     batched: A::Batched,
     deferred: u64,
     sent: u64,
+    passed: u64,
     programs: u32,
     databases: [Database; 4],
 }
@@ -85,6 +91,7 @@ impl<A: Adapter> Bench<A> {
             batched: A::Batched::connect(databases[2].url()).unwrap(),
             deferred: 0,
             sent: 0,
+            passed: 0,
             programs: 0,
             databases,
         }
@@ -110,6 +117,7 @@ impl<A: Adapter> Bench<A> {
         let batched = Run::new(&mut self.batched, Errors::EndTheTransaction).run(program)?;
         let after = self.batched.stats();
         self.deferred += after.inserts_deferred - before.inserts_deferred;
+        self.passed += after.statements_passed - before.statements_passed;
         self.sent += sent_in_transactions(&after) - sent_in_transactions(&before);
         let mut known = Vec::new();
         if plain.has_failures() {

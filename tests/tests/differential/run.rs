@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use batch_tests::{Failure, Outcome, Session, Value};
 
 use super::generate::{self, Insert, Op, Program};
-use super::schema::{Kind, RESET, TABLES};
+use super::schema::{Kind, QUERIES, RESET, TABLES, UPSERTS};
 
 /// What happens when a statement in a transaction fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,15 +129,40 @@ impl<'a, S: Session> Run<'a, S> {
         match op {
             Op::Insert(insert) => self.insert(insert),
             Op::Select(table) => self.select(*table).map(Event::Rows),
+            Op::Find { insert, slot, create } => self.find(insert, *slot, *create),
+            Op::Upsert { rows, form } => {
+                let mut binds = Vec::new();
+                for (label, code, nick) in rows {
+                    let code = code.map_or_else(|| Value::int4(0).null(), Value::int4);
+                    binds.extend([Value::text(label), code, Value::text(nick)]);
+                }
+                let values =
+                    (0..rows.len()).map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3));
+                let values = values.collect::<Vec<_>>().join(", ");
+                let sql = format!(
+                    "INSERT INTO authors (label, code, nick) VALUES {values} ON CONFLICT (code) {}",
+                    UPSERTS[*form]
+                );
+                self.conn.run(&sql, &binds).map(Event::Count)
+            }
+            Op::Query(query) => self.query(QUERIES[*query], &[]).map(Event::Rows),
             Op::Update { set, code } => {
-                let set = ["nick = 'set'", "active = NULL", "score = 5", "born = '2020-01-01'"][usize::from(*set)];
-                let sql = format!("UPDATE authors SET {set} WHERE code < $1");
-                self.conn.run(&sql, &[Value::int4(*code)]).map(Event::Count)
+                let sql = match set {
+                    0 => "UPDATE authors SET nick = 'set' WHERE code < $1",
+                    1 => "UPDATE authors SET active = NULL WHERE code < $1",
+                    2 => "UPDATE authors SET score = 5 WHERE code < $1",
+                    3 => "UPDATE authors SET born = '2020-01-01' WHERE code < $1",
+                    4 => "UPDATE events SET n = n + 1 WHERE n < $1",
+                    _ => "UPDATE notes SET text = 'changed' WHERE n < $1",
+                };
+                self.conn.run(sql, &[Value::int4(*code)]).map(Event::Count)
             }
             Op::Delete { table, code } => {
                 let sql = match table {
                     0 => "DELETE FROM authors WHERE code = $1",
                     1 => "DELETE FROM events WHERE n < $1",
+                    2 => "DELETE FROM notes WHERE n = $1",
+                    3 => "DELETE FROM events USING books WHERE books.pages < n AND n = $1",
                     _ => "DELETE FROM nodes WHERE flag AND big < $1",
                 };
                 self.conn.run(sql, &[Value::int4(*code)]).map(Event::Count)
@@ -323,8 +348,25 @@ impl<'a, S: Session> Run<'a, S> {
         if *now == bytes { "now".to_owned() } else { "another now".to_owned() }
     }
 
+    fn find(&mut self, insert: &Insert, slot: usize, create: bool) -> Outcome<Event> {
+        let table = &TABLES[insert.table];
+        let (name, kind) = table.columns[insert.columns[slot]];
+        let mut binds = Vec::new();
+        let value = match &insert.rows[0].cells[slot] {
+            generate::Cell::Default => "NULL".to_owned(),
+            cell => self.cell(cell, &insert.rows[0].label, kind, &mut binds),
+        };
+        let sql = format!("SELECT t.label FROM \"{}\" t WHERE t.\"{name}\" = {value} ORDER BY t.label", table.name);
+        let rows = self.query(&sql, &binds)?;
+        if create && rows.is_empty() { self.insert(insert) } else { Ok(Event::Rows(rows)) }
+    }
+
     fn select(&mut self, table: usize) -> Outcome<Vec<Vec<String>>> {
-        let rows = self.conn.rows(&content_sql(table), &[])?;
+        self.query(&content_sql(table), &[])
+    }
+
+    fn query(&mut self, sql: &str, binds: &[Value]) -> Outcome<Vec<Vec<String>>> {
+        let rows = self.conn.rows(sql, binds)?;
         Ok(rows.iter().map(|row| row.iter().map(shown).collect()).collect())
     }
 

@@ -44,7 +44,40 @@ CREATE TABLE events (
     at timestamptz DEFAULT clock_timestamp(),
     n int4 DEFAULT 7
 );
+CREATE TABLE notes (n int4 NOT NULL, text text);
+CREATE VIEW nicks AS SELECT nick FROM authors;
+CREATE FUNCTION book_count() RETURNS int8 LANGUAGE sql AS 'SELECT count(*) FROM books';
+CREATE FUNCTION shelf(authors) RETURNS int8 LANGUAGE sql AS 'SELECT count(*) FROM books WHERE author_id = $1.id';
+CREATE FUNCTION lower(int4) RETURNS int8 LANGUAGE sql AS 'SELECT count(*) FROM nodes WHERE big < $1';
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.text := (SELECT count(*) FROM events);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER note BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION note();
 ";
+
+/// What an upsert of authors by their codes does with a row that is there.
+pub(crate) const UPSERTS: [&str; 5] = [
+    "DO UPDATE SET nick = excluded.nick",
+    "DO UPDATE SET score = authors.score + 1, active = NULL",
+    "DO UPDATE SET code = excluded.code, nick = 'up' || excluded.nick",
+    "DO UPDATE SET born = '2020-01-01' WHERE authors.born IS NULL",
+    "DO NOTHING",
+];
+
+/// Queries whose text does not show all that they see.
+pub(crate) const QUERIES: [&str; 9] = [
+    "SELECT nick FROM nicks ORDER BY 1",
+    "SELECT book_count()",
+    "SELECT a.label, a.shelf FROM authors a ORDER BY a.label",
+    "SELECT lower(5)",
+    "SELECT n, text FROM notes ORDER BY n",
+    "SELECT count(*) FROM events WHERE n IN (SELECT code FROM authors)",
+    "WITH authors AS (SELECT label FROM events) SELECT label FROM authors ORDER BY label",
+    "SELECT label FROM authors ORDER BY label FOR UPDATE",
+    "SELECT (SELECT count(*) FROM nodes) + count(*) FROM events",
+];
 
 /// Makes foreign keys wait for the end of the transaction.
 pub(crate) const DEFER: &str = "
@@ -56,6 +89,7 @@ ALTER TABLE nodes ALTER CONSTRAINT nodes_parent_id_fkey DEFERRABLE INITIALLY DEF
 pub(crate) const RESET: &str = "
 DELETE FROM events; DELETE FROM books; DELETE FROM authors;
 UPDATE nodes SET parent_id = NULL; DELETE FROM nodes;
+DELETE FROM notes; INSERT INTO notes SELECT n, 'note' FROM generate_series(1, 60, 20) AS n;
 ";
 
 /// What a column holds, and with it which values are made for it and how it is compared.
