@@ -26,7 +26,12 @@ pub fn latency() -> Result<Option<Duration>> {
     Ok(Some(latency))
 }
 
-fn milliseconds(value: &OsStr) -> Result<Duration> {
+/// A number of milliseconds, which may have a fraction.
+///
+/// # Errors
+///
+/// If it is none.
+pub fn milliseconds(value: &OsStr) -> Result<Duration> {
     value
         .to_str()
         .and_then(|ms| ms.parse::<f64>().ok())

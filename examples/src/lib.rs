@@ -12,9 +12,11 @@
 //! | [`cli`] | the programs' options and progress bar |
 //! | [`measure`] | what a piece of work cost, in time and on the wire |
 //! | [`report`] | the comparison that the programs print |
+//! | [`compare`] | every way of writing rows, measured side by side |
 //! | [`web`] | a web service with axum and SeaORM |
 
 pub mod cli;
+pub mod compare;
 pub mod diesel_async_import;
 pub mod diesel_import;
 pub mod entities;

@@ -1,5 +1,6 @@
 //! The example programs' parts.
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic like the test itself")]
 
+mod compare;
 mod genbank_import;
 mod web;
