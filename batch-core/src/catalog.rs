@@ -58,10 +58,14 @@ SELECT 'session', json_build_object(
     'isolation', current_setting('default_transaction_isolation'),
     'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
     'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery(),
-    'own_operators', EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace <> 'pg_catalog'::regnamespace
-            AND o.oprleft < 16384 AND o.oprright < 16384)
-        OR EXISTS (SELECT FROM pg_catalog.pg_cast c
-            WHERE c.castfunc >= 16384 AND c.castsource < 16384 AND c.casttarget < 16384))::text
+    'own_operators', EXISTS (
+            SELECT FROM pg_catalog.pg_operator o
+            WHERE o.oprnamespace <> 'pg_catalog'::regnamespace AND NOT ARRAY[o.oprleft, o.oprright] && foreign_types.oids)
+        OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast c
+            WHERE c.castfunc >= 16384 AND NOT ARRAY[c.castsource, c.casttarget] && foreign_types.oids))::text
+FROM (SELECT ARRAY(SELECT t.oid FROM pg_catalog.pg_type t
+    WHERE t.oid >= 16384 AND t.typtype IN ('b', 'm', 'r') AND t.typcategory <> 'A')) foreign_types (oids)
 UNION ALL
 SELECT 'opaque', COALESCE(json_agg(DISTINCT own.name), '[]')::text FROM (
     SELECT p.proname, p.pronamespace FROM pg_catalog.pg_proc p

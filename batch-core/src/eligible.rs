@@ -348,6 +348,10 @@ fn conflict_key(
         unique.iter().all(|column| target.contains(column)) && target.iter().all(|column| unique.contains(column))
     };
     let key = table.uniques.iter().find(is_meant);
+    // Postgres asks for the right to read the columns of the target, and those of the table that SET reads.
+    if !table.can_select && !(conflict.sets.is_none() && target.is_empty()) {
+        return Err(refuse);
+    }
     let Some(sets) = &conflict.sets else {
         return if options.do_nothing_waits && (target.is_empty() || key.is_some()) { Ok(None) } else { Err(refuse) };
     };
@@ -589,6 +593,65 @@ mod tests {
         assert_eq!(decide(users().with("insert", false), INSERT_USER, [text("a")]), Err(Reason::NoPrivilege));
         let checked = users().check("CHECK (is_free(name))", true);
         assert_eq!(decide(checked, INSERT_USER, [text("a")]), Err(Reason::CheckCalls));
+    }
+
+    /// What an upsert of `counters` by name is decided to be.
+    fn upsert(row: TableRow, clause: &str) -> Result<Option<Vec<usize>>, Reason> {
+        let sql = format!("INSERT INTO counters (name, n) VALUES ($1, $2) ON CONFLICT {clause}");
+        decide_with(&BatchOptions::new(), row, &sql, [text("a"), int4(1)]).map(|(plan, _)| plan.key)
+    }
+
+    fn counters() -> TableRow {
+        table("counters")
+            .column(column("id", "int4").serial(1))
+            .column(column("name", "text"))
+            .column(column("n", "int4"))
+            .with("update", true)
+            .with("uniques", vec![vec![2]])
+    }
+
+    #[test]
+    fn an_upsert_waits_by_the_columns_of_a_unique_index() {
+        let set = "DO UPDATE SET n = counters.n + excluded.n";
+        assert_eq!(upsert(counters(), &format!("(name) {set}")), Ok(Some(vec![1])));
+        // Of the key and of nothing else.
+        assert_eq!(upsert(counters(), "(name) DO UPDATE SET name = excluded.name"), Ok(Some(vec![1])));
+        let refused =
+            |row: TableRow, clause: &str| assert_eq!(upsert(row, clause), Err(Reason::OnConflict), "{clause}");
+        refused(counters(), &format!("(id) {set}"));
+        refused(counters(), &format!("(name, n) {set}"));
+        refused(counters(), "(name) DO UPDATE SET name = 'x'");
+        refused(counters(), "(name) DO UPDATE SET missing = 1");
+        refused(counters(), "DO NOTHING");
+    }
+
+    #[test]
+    fn an_upsert_does_not_wait_where_an_update_may_do_more_or_is_not_allowed() {
+        let clause = "(name) DO UPDATE SET n = 1";
+        for row in [
+            counters().with("update", false),
+            counters().with("select", false),
+            counters().with("changes", vec!["BEGIN RETURN NEW; END"]),
+            counters().with("change_rule", true),
+            counters().column(column("pair", "pair")),
+        ] {
+            assert_eq!(upsert(row, clause), Err(Reason::OnConflict));
+        }
+        assert_eq!(upsert(counters(), clause), Ok(Some(vec![1])));
+    }
+
+    #[test]
+    fn do_nothing_waits_where_nobody_looks_at_its_count() {
+        let waits = |row: TableRow, target: &str| {
+            let sql = format!("INSERT INTO counters (name) VALUES ($1) ON CONFLICT {target} DO NOTHING");
+            decide_with(&BatchOptions::new().do_nothing_waits(true), row, &sql, [text("a")]).map(|(plan, _)| plan.key)
+        };
+        assert_eq!(waits(counters(), ""), Ok(None));
+        assert_eq!(waits(counters(), "(name)"), Ok(None));
+        assert_eq!(waits(counters(), "(id)"), Err(Reason::OnConflict));
+        // Only a target has to be read.
+        assert_eq!(waits(counters().with("select", false), ""), Ok(None));
+        assert_eq!(waits(counters().with("select", false), "(name)"), Err(Reason::OnConflict));
     }
 
     #[test]

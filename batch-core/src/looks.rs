@@ -72,8 +72,10 @@ pub(crate) fn demands(sql: &str) -> Option<Demands> {
     let [Statement::Query(query)] = statements.as_slice() else { return None };
     let SetExpr::Select(select) = &*query.body else { return None };
     let [from] = select.from.as_slice() else { return None };
-    let TableFactor::Table { name, args: None, .. } = &from.relation else { return None };
-    if query.with.is_some() || !from.joins.is_empty() {
+    let TableFactor::Table { name, alias, args: None, .. } = &from.relation else { return None };
+    // `FROM t AS x (b, a)` gives its columns other names.
+    let renames = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+    if query.with.is_some() || !from.joins.is_empty() || renames {
         return None;
     }
     let mut of = Vec::new();
@@ -220,6 +222,7 @@ mod tests {
             "SELECT (SELECT 1 FROM t) FROM t WHERE a = $1",
             "SELECT 1 FROM t WHERE a = $1 UNION SELECT 1 FROM t WHERE b = $2",
             "SELECT a = $1 FROM t",
+            "SELECT 1 FROM t AS x (b, a) WHERE a = $1",
             "SELECT 1 FROM generate_series(1, 2) AS t(a) WHERE a = $1",
         ] {
             assert_eq!(shown(sql), "", "{sql}");

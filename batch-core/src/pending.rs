@@ -355,7 +355,7 @@ impl TableRows {
     fn may_hold(&mut self, column: usize, key: u64, hasher: &RandomState) -> bool {
         let described = &self.table.columns[column];
         let Some(values) = self.columns.iter().find(|c| c.column == column) else {
-            return !matches!(described.default, Default::Null);
+            return described.generated || !matches!(described.default, Default::Null);
         };
         if values.default_rows > 0 || !stored::is_compared_as_bound(values.bind.oid, values.cast.as_ref(), described) {
             return true;

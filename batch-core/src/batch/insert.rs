@@ -234,8 +234,10 @@ impl Batch {
             return Decision::Begin;
         }
         let answer = self.push(execution, &made);
-        let (waiting, _) = self.pending.table_mut(&execution.plan.table, &execution.insert.table_sql);
-        keys.iter().for_each(|&key| waiting.add_key(key));
+        if !keys.is_empty() {
+            let (waiting, _) = self.pending.table_mut(&execution.plan.table, &execution.insert.table_sql);
+            keys.iter().for_each(|&key| waiting.add_key(key));
+        }
         self.scratch.made = made;
         Decision::Wait(answer)
     }

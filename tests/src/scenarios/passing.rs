@@ -68,7 +68,8 @@ pub fn a_row_that_waits_is_found_by_any_of_its_values<A: Adapter>() {
     let schema = "CREATE TYPE mood AS ENUM ('sad', 'ok');
         CREATE TABLE t (id bigserial PRIMARY KEY, small int2, big int8, word text, short varchar(5), padded char(5),
             flag bool, day date, at timestamptz, rough timestamp(0), key uuid, raw bytea, price numeric, ratio float8,
-            mood mood, doc jsonb, plain text DEFAULT 'x', code text COLLATE \"C\");";
+            mood mood, doc jsonb, plain text DEFAULT 'x', code text COLLATE \"C\",
+            made text GENERATED ALWAYS AS ('m') STORED);";
     let mut both = Both::<A>::new(schema);
     let columns: Vec<(&str, Value, Value)> = vec![
         ("small", Value::int2(3), Value::int8(3)),
@@ -96,12 +97,16 @@ pub fn a_row_that_waits_is_found_by_any_of_its_values<A: Adapter>() {
                 conn.run(&format!("INSERT INTO t ({column}) VALUES ($1)"), std::slice::from_ref(&stored))?;
                 conn.run(&format!("INSERT INTO t ({column}) VALUES ($1)"), &[stored.clone().null()])?;
                 let found = conn.rows(&format!("SELECT 1 FROM t WHERE {column} = $1"), std::slice::from_ref(&bound))?;
+                // Those that another column or Postgres itself decides.
+                conn.run(&format!("INSERT INTO t ({column}) VALUES ($1)"), &[stored.clone().null()])?;
+                let made = conn.rows("SELECT 1 FROM t WHERE made = $1", &[Value::text("m")])?;
+                conn.run(&format!("INSERT INTO t ({column}) VALUES ($1)"), &[stored.clone().null()])?;
                 let by_default = conn.rows("SELECT 1 FROM t WHERE plain = $1 LIMIT 1", &[Value::text("x")])?;
-                Ok((found.len(), by_default.len()))
+                Ok((found.len(), made.len(), by_default.len()))
             })
             .unwrap()
         });
-        assert_eq!(found, (1, 1), "{column}");
+        assert_eq!(found, (1, 3, 1), "{column}");
         both.plain.script("DELETE FROM t").unwrap();
         both.world.conn.script("DELETE FROM t").unwrap();
     }
@@ -171,17 +176,24 @@ pub fn an_operator_of_the_databases_own_sees_the_rows_that_waited<A: Adapter>() 
     for own in [
         "CREATE OPERATOR = (LEFTARG = int, RIGHTARG = text, FUNCTION = meets)",
         "CREATE CAST (bytea AS int) WITH FUNCTION weight(bytea) AS IMPLICIT",
+        "CREATE CAST (mood AS int) WITH FUNCTION weight(mood)",
     ] {
         let schema = format!(
-            "CREATE TABLE t (n int);
-             CREATE TABLE other (a int, b text, raw bytea);
-             INSERT INTO other VALUES (1, 'x', 'x');
+            "CREATE TYPE mood AS ENUM ('sad');
+             CREATE TABLE t (n int);
+             CREATE TABLE other (a int, b text, raw bytea, mood mood);
+             INSERT INTO other VALUES (1, 'x', 'x', 'sad');
+             CREATE FUNCTION weight(mood) RETURNS int LANGUAGE sql AS 'SELECT count(*)::int FROM t';
              CREATE FUNCTION meets(int, text) RETURNS bool LANGUAGE sql AS 'SELECT count(*) > 1 FROM t';
              CREATE FUNCTION weight(bytea) RETURNS int LANGUAGE sql AS 'SELECT count(*)::int FROM t';
              {own}"
         );
         let mut both = Both::<A>::new(&schema);
-        let sql = if own.contains("CAST") { "SELECT a + raw FROM other" } else { "SELECT a = b FROM other" };
+        let sql = match own {
+            _ if own.contains("OPERATOR") => "SELECT a = b FROM other",
+            _ if own.contains("bytea") => "SELECT a + raw FROM other",
+            _ => "SELECT mood::int FROM other",
+        };
         let seen = same!(both, |conn| {
             conn.transaction(|conn| {
                 conn.run("INSERT INTO t VALUES ($1)", &[Value::int4(1)])?;
