@@ -349,7 +349,8 @@ fn conflict_key(
     };
     let key = table.uniques.iter().find(is_meant);
     // Postgres asks for the right to read the columns of the target, and those of the table that SET reads.
-    if !table.can_select && !(conflict.sets.is_none() && target.is_empty()) {
+    let reads = conflict.sets.is_some() || !target.is_empty();
+    if reads && !table.can_select {
         return Err(refuse);
     }
     let Some(sets) = &conflict.sets else {

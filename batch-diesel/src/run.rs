@@ -1,6 +1,6 @@
 //! Runs the engine's statements on Diesel's connection.
 
-use batch_core::{Answer, Batch, Purpose, Query, Step, TextRow};
+use batch_core::{Answer, Batch, Cause, Purpose, Query, Step, TextRow};
 use diesel::PgConnection;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
 use diesel::result::{Error, QueryResult};
@@ -12,22 +12,19 @@ use crate::inner::Inner;
 
 /// Does what the engine says until there is an answer; `None` where the statement is to be sent.
 pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
-    let mut failure = None;
+    let mut cause = Cause::default();
     loop {
         step = match step {
             Step::Send => return Ok(None),
             Step::Answer(answer) => return Ok(Some(answer)),
             Step::Refuse(refused) => return Err(error::refusal(refused)),
-            Step::Raise => return Err(failure.unwrap_or_else(error::missing)),
+            Step::Raise => return Err(cause.into_error().unwrap_or_else(error::missing)),
             Step::Run(query) => {
                 let count = inner.take_count(batch.holds_back_begin());
                 let next = match run(&mut inner.conn, &query) {
                     Ok(rows) => batch.ran(&rows),
                     Err(error) => {
-                        // An error is the cause of those in cleaning up after it.
-                        if query.purpose != Purpose::Control || failure.is_none() {
-                            failure = Some(error);
-                        }
+                        cause.note(&query, error);
                         batch.failed()
                     }
                 };

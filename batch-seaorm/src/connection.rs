@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use batch_core::{Batch, BatchOptions, Explanation, Recognised, Stats};
+use batch_core::{Batch, BatchOptions, Explanation, Recognised, Running, Stats};
 use futures_util::Stream;
 use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::PgConnectOptions;
@@ -17,7 +17,7 @@ use sea_orm::{
 
 use crate::error;
 use crate::row::Mirror;
-use crate::run::{Outcome, Running, drive};
+use crate::run::{Outcome, drive};
 use crate::transaction::{self, DatabaseTransaction};
 
 /// A stream of rows.

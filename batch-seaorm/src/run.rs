@@ -2,48 +2,13 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, BindType, Purpose, Query, Recognised, Step, TextRow};
+use batch_core::{Answer, Batch, BindType, Cause, Purpose, Query, Recognised, Running, Step, TextRow};
 use futures_util::TryStreamExt;
 use sea_orm::sqlx::postgres::{PgConnection, PgRow};
 use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Row};
 
 use crate::bind;
 use crate::error::Failure;
-
-/// The engine in the middle of a step: if its future is dropped there, the engine is told.
-pub(crate) struct Running<'a> {
-    batch: &'a mut Batch,
-    done: bool,
-}
-
-impl<'a> Running<'a> {
-    pub(crate) fn new(batch: &'a mut Batch) -> Self {
-        Self { batch, done: false }
-    }
-
-    pub(crate) fn batch(&mut self) -> &mut Batch {
-        self.batch
-    }
-
-    /// The statement that was to be sent was sent.
-    pub(crate) fn sent(mut self, ok: bool) {
-        if !std::mem::replace(&mut self.done, true) {
-            self.batch.sent(ok);
-        }
-    }
-
-    fn done(&mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.batch.cancelled();
-        }
-    }
-}
 
 /// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
 pub(crate) enum Outcome<'a> {
@@ -57,7 +22,7 @@ pub(crate) async fn drive<'a>(
     mut running: Running<'a>,
     mut step: Step,
 ) -> Result<Outcome<'a>, Failure> {
-    let mut failure: Option<Failure> = None;
+    let mut cause: Cause<Failure> = Cause::default();
     loop {
         step = match step {
             Step::Send => return Ok(Outcome::Send(running)),
@@ -71,15 +36,14 @@ pub(crate) async fn drive<'a>(
             }
             Step::Raise => {
                 running.done();
-                return Err(failure.unwrap_or_else(|| Failure::Refused("batched writes: an error got lost".into())));
+                return Err(cause
+                    .into_error()
+                    .unwrap_or_else(|| Failure::Refused("batched writes: an error got lost".into())));
             }
             Step::Run(query) => match run(conn, &query).await {
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
-                    // An error is the cause of those in cleaning up after it.
-                    if query.purpose != Purpose::Control || failure.is_none() {
-                        failure = Some(error.into());
-                    }
+                    cause.note(&query, error.into());
                     running.batch().failed()
                 }
             },
@@ -95,7 +59,7 @@ pub(crate) async fn offer<'a>(
     values: Option<&sea_orm::Values>,
 ) -> Result<Outcome<'a>, Failure> {
     if !batch.is_on() {
-        return Ok(Outcome::Send(Running { batch, done: true }));
+        return Ok(Outcome::Send(Running::new(batch)));
     }
     let binds = if batch.wants_binds(recognised) { bind::binds(values) } else { Default::default() };
     let mut running = Running::new(batch);

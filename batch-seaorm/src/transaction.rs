@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use batch_core::{Answer, Batch, Explanation, Stats, Step};
+use batch_core::{Answer, Batch, Explanation, Running, Stats, Step};
 use futures_util::StreamExt;
 use futures_util::lock::{Mutex, MutexGuard};
 use sea_orm::sqlx::pool::PoolConnection;
@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
 use crate::row::Mirror;
-use crate::run::{self, Outcome, Running, drive};
+use crate::run::{self, Outcome, drive};
 use crate::stream::Measured;
 
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.

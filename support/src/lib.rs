@@ -31,10 +31,12 @@
 mod admin;
 mod database;
 mod error;
+mod memory;
 mod proxy;
 mod server;
 
 pub use database::Database;
 pub use error::Error;
+pub use memory::peak_memory;
 pub use proxy::{Proxy, Wire};
 pub use server::Server;

@@ -15,7 +15,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use tokio::runtime::{self, Runtime};
 
-use self::common::{Result, from_env, median, peak_memory, report};
+use self::common::{Result, from_env, median, peak, report};
 
 diesel::table! {
     users (id) {
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     let mut row_by_row = Vec::new();
     let mut in_chunks = Vec::new();
     let mut ours = Vec::new();
-    let memory_before = peak_memory();
+    let memory_before = peak();
     for _ in 0..rounds {
         row_by_row.push(timed(&runtime, &database, insert_one_by_one(&mut plain, rows))?);
         in_chunks.push(timed(&runtime, &database, insert_in_chunks(&mut plain, rows))?);
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     report("plain, row by row", base, base, rows);
     report("plain, values(&vec) of 1,000", median(&mut in_chunks), base, rows);
     report("batched, row by row", median(&mut ours), base, rows);
-    println!("peak memory of the process: {memory_before} KiB before, {} KiB after", peak_memory());
+    println!("peak memory of the process: {memory_before} before, {} after", peak());
     println!("{}", batched.stats());
 
     let reads = rows / 5;

@@ -16,7 +16,7 @@ use sea_orm::{
     TransactionTrait,
 };
 
-use self::common::{Result, from_env, median, peak_memory, report};
+use self::common::{Result, from_env, median, peak, report};
 
 mod user {
     use sea_orm::entity::prelude::*;
@@ -56,7 +56,7 @@ async fn run() -> Result<()> {
     let mut one_by_one = Vec::new();
     let mut in_chunks = Vec::new();
     let mut ours = Vec::new();
-    let memory_before = peak_memory();
+    let memory_before = peak();
     for _ in 0..rounds {
         one_by_one.push(timed(&database, insert_one_by_one(&plain, rows)).await?);
         in_chunks.push(timed(&database, insert_in_chunks(&plain, rows)).await?);
@@ -66,7 +66,7 @@ async fn run() -> Result<()> {
     report("plain, ActiveModel::insert", base, base, rows);
     report("plain, insert_many of 1,000", median(&mut in_chunks), base, rows);
     report("batched, ActiveModel::insert", median(&mut ours), base, rows);
-    println!("peak memory of the process: {memory_before} KiB before, {} KiB after", peak_memory());
+    println!("peak memory of the process: {memory_before} before, {} after", peak());
     println!("{}", batched.stats());
 
     let reads = rows / 5;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Stats};
+use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Running, Stats};
 use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
 use diesel::pg::{Pg, PgNotification};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
@@ -14,7 +14,7 @@ use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
 use super::instrumentation::Shared;
-use super::run::{self, Inner, Outcome, Running, drive};
+use super::run::{self, Inner, Outcome, drive};
 use super::stream::{InnerRow, RowStream, Unread};
 use super::transaction::flush_failed;
 use super::types::{TypeName, Types};

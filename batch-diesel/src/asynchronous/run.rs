@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, Binds, Purpose, Query, Recognised, Step, TextRow};
+use batch_core::{Answer, Batch, Binds, Cause, Purpose, Query, Recognised, Running, Step, TextRow};
 use diesel::result::QueryResult;
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::{TryStreamExt, future};
@@ -13,40 +13,6 @@ use crate::run::text_row;
 
 /// The connection that everything is sent on.
 pub(super) type Inner = diesel_async::AsyncPgConnection;
-
-/// The engine in the middle of a step: if its future is dropped there, the engine is told.
-pub(super) struct Running<'a> {
-    batch: &'a mut Batch,
-    done: bool,
-}
-
-impl<'a> Running<'a> {
-    pub(super) fn new(batch: &'a mut Batch) -> Self {
-        Self { batch, done: false }
-    }
-
-    pub(super) fn batch(&mut self) -> &mut Batch {
-        self.batch
-    }
-
-    /// The statement that was to be sent was sent.
-    pub(super) fn sent(mut self, ok: bool) {
-        self.done = true;
-        self.batch.sent(ok);
-    }
-
-    fn done(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.batch.cancelled();
-        }
-    }
-}
 
 /// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
 pub(super) enum Outcome<'a> {
@@ -68,7 +34,7 @@ pub(super) async fn offer<'a>(
 
 /// Does what the engine says until there is an answer or the statement is to be sent.
 pub(super) async fn drive<'a>(inner: &Inner, mut running: Running<'a>, mut step: Step) -> QueryResult<Outcome<'a>> {
-    let mut failure = None;
+    let mut cause = Cause::default();
     loop {
         step = match step {
             Step::Send => return Ok(Outcome::Send(running)),
@@ -82,15 +48,12 @@ pub(super) async fn drive<'a>(inner: &Inner, mut running: Running<'a>, mut step:
             }
             Step::Raise => {
                 running.done();
-                return Err(failure.unwrap_or_else(error::missing));
+                return Err(cause.into_error().unwrap_or_else(error::missing));
             }
             Step::Run(query) => match run(inner, &query).await {
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
-                    // An error is the cause of those in cleaning up after it.
-                    if query.purpose != Purpose::Control || failure.is_none() {
-                        failure = Some(error);
-                    }
+                    cause.note(&query, error);
                     running.batch().failed()
                 }
             },

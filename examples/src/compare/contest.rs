@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use batch_support::{Database, Proxy, Wire};
+use batch_support::{Database, Proxy, Wire, peak_memory};
 
 use super::ways::{Job, Kind, SCHEMA, WAYS, Way};
 
@@ -157,11 +157,4 @@ pub fn serve(way: &str, rows: usize, url: &str) -> Result<()> {
     let peak = peak_memory().map(|kib| kib.to_string()).unwrap_or_default();
     writeln!(out, "{} {peak}", time.as_micros())?;
     Ok(())
-}
-
-/// The most memory that this process has used, in KiB, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use batch_support::peak_memory;
+
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The middle one.
@@ -20,17 +22,15 @@ pub(crate) fn report(what: &str, time: Duration, base: Duration, rows: usize) {
     );
 }
 
-/// The most memory that this process has used, in KiB.
-pub(crate) fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
-}
-
 /// A size from the environment.
 pub(crate) fn from_env(name: &str, default: usize) -> Result<usize> {
     match std::env::var(name) {
         Ok(value) => Ok(value.parse().map_err(|_| format!("{name} is not a number: {value:?}"))?),
         Err(_) => Ok(default),
     }
+}
+
+/// The peak of this process' memory, as the tables show it.
+pub(crate) fn peak() -> String {
+    peak_memory().map_or_else(|| "unknown".to_owned(), |kib| format!("{kib} KiB"))
 }
