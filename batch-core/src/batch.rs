@@ -41,8 +41,11 @@ use crate::stored;
 pub enum Step {
     /// Send the statement as it is, then call [`Batch::sent`].
     Send,
-    /// Run this first, then call [`Batch::ran`] or [`Batch::failed`].
+    /// Run this first, then call [`Batch::ran`] or [`Batch::failed`]. Of one that may run [ahead](Query::ahead) an adapter
+    /// may say [`Batch::launched`] instead.
     Run(Query),
+    /// Wait for the query that was launched, then call [`Batch::ran`] or [`Batch::failed`].
+    Land,
     /// Nothing is sent: this is the answer.
     Answer(Answer),
     /// Nothing is sent: the engine refuses.
@@ -59,6 +62,7 @@ pub struct Batch {
     built_in_types_only: bool,
     holds_begin: bool,
     begin_travels: bool,
+    overlaps: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -79,7 +83,18 @@ pub struct Batch {
     /// Room for the decision about an INSERT, kept to spare allocations.
     scratch: Scratch,
     flush_span: Option<tracing::Span>,
+    flight: Option<Flight>,
     stats: Stats,
+}
+
+/// A flush that was launched and that nobody has waited for yet.
+#[derive(Debug)]
+struct Flight {
+    /// Ends with it.
+    _span: Option<tracing::Span>,
+    landed: bool,
+    /// Times that [`Batch::is_time_to_yield`] was asked.
+    asked: u32,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +140,10 @@ struct Transaction {
     clock_wanted: bool,
     /// Sequences that this transaction has wanted ids of.
     wanted: Vec<Need>,
+    /// A flush by the budget went out: it will not be a single statement, and the next ones may be smaller.
+    is_long: bool,
+    /// The outbox holds a flush that the budget caused.
+    flushes_ahead: bool,
     /// Ids that it has taken from the stock since the last flush, by sequence.
     taken: Vec<Need>,
 }
@@ -186,6 +205,8 @@ enum Running {
     Begin,
     Reserve,
     Flush,
+    /// The flush that was launched is waited for.
+    Landing,
     Cleanup,
 }
 
@@ -231,6 +252,13 @@ impl Batch {
         self
     }
 
+    /// The adapter can let a statement run while the program goes on ([`Batch::launched`], [`BatchOptions::overlap`]).
+    #[must_use]
+    pub fn overlaps(mut self) -> Self {
+        self.overlaps = true;
+        self
+    }
+
     /// The engine's statements are prepared only once they have come a few times. For drivers that send a statement
     /// unprepared in one round trip and need two to prepare it first, as libpq does.
     #[must_use]
@@ -266,6 +294,7 @@ impl Batch {
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
+        batch.overlaps = self.overlaps;
         batch.issued.prepares_late = self.issued.prepares_late;
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
@@ -312,7 +341,9 @@ impl Batch {
     /// The adapter was dropped in the middle of a step (DESIGN.md §2.8): nobody knows how the statement ended that was
     /// under way. If it was the engine's own, rows may be lost, and the transaction can only be rolled back.
     pub fn cancelled(&mut self) {
-        if self.running.take().is_some() || !self.outbox.is_empty() {
+        // One that was launched goes on by itself.
+        let was_running = self.running.take().is_some_and(|running| running != Running::Landing);
+        if was_running || !self.outbox.is_empty() {
             self.transaction.is_lost = self.transaction.open;
             self.discard_pending();
             self.outbox.clear();
@@ -334,6 +365,7 @@ impl Batch {
             built_in_types_only: false,
             holds_begin: false,
             begin_travels: false,
+            overlaps: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -349,6 +381,7 @@ impl Batch {
             issued: Issued::default(),
             scratch: Scratch::default(),
             flush_span: None,
+            flight: None,
             stats: Stats::default(),
         }
     }
@@ -369,9 +402,9 @@ impl Batch {
         matter && self.transaction.open && !self.transaction.aborted
     }
 
-    /// Whether rows wait.
+    /// Whether rows wait, or are on their way ([`Batch::launched`]).
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.flight.is_some()
     }
 
     /// Whether rows were lost with a step that was cancelled: the transaction can only be rolled back.
@@ -407,13 +440,57 @@ impl Batch {
         self.advance()
     }
 
+    /// Waits for a flush that was launched, for what runs on the connection without being offered.
+    pub fn land(&mut self) -> Step {
+        self.offer = Some(Offer::Flush);
+        self.advance()
+    }
+
     /// Makes sure that the catalog is there for [`Batch::explanation`].
     pub fn explain(&mut self) -> Step {
         self.offer = Some(Offer::Explain);
         self.advance()
     }
 
-    /// The query of the last [`Step::Run`] went well and brought these rows.
+    /// The query of the last [`Step::Run`] was one that may run [ahead](Query::ahead), and does so.
+    pub fn launched(&mut self) -> Step {
+        self.running = None;
+        self.stats.flushes_overlapped += 1;
+        self.flight = Some(Flight { _span: self.flush_span.take(), landed: false, asked: 0 });
+        self.advance()
+    }
+
+    /// Whether a query was launched that is not known to have [landed](Batch::landed).
+    pub fn is_flying(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| !flight.landed)
+    }
+
+    /// The query that was launched is done, so that the next may follow before the budget is reached. Its result is asked
+    /// for by [`Step::Land`] as ever.
+    pub fn landed(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.landed = true;
+        }
+    }
+
+    /// Asked after each answer: whether the program should let other tasks run for a moment. A runtime with one thread gets on
+    /// with a query that was launched only then.
+    pub fn is_time_to_yield(&mut self) -> bool {
+        const EVERY: u32 = 64;
+        let Some(flight) = self.flight.as_mut().filter(|flight| !flight.landed) else { return false };
+        flight.asked = flight.asked.wrapping_add(1);
+        flight.asked % EVERY == 1
+    }
+
+    /// The adapter rolls the transaction back by itself, as nobody is there to do it step by step.
+    pub fn abandoned(&mut self) {
+        self.running = None;
+        self.outbox.clear();
+        self.offer = None;
+        self.transaction_ended();
+    }
+
+    /// The query of the last [`Step::Run`] or [`Step::Land`] went well and brought these rows.
     pub fn ran(&mut self, rows: &[TextRow]) -> Step {
         match self.running.take() {
             Some(Running::Guard) => return self.query_catalog(),
@@ -430,12 +507,16 @@ impl Batch {
             }
             Some(Running::Cleanup) => self.end_transaction(),
             Some(Running::Flush) => self.ids_came(reserve::read(rows).ids),
+            Some(Running::Landing) => {
+                self.flight = None;
+                self.ids_came(reserve::read(rows).ids);
+            }
             Some(Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
     }
 
-    /// The query of the last [`Step::Run`] failed.
+    /// The query of the last [`Step::Run`] or [`Step::Land`] failed.
     pub fn failed(&mut self) -> Step {
         match self.running.take() {
             // The program goes on without batching.
@@ -454,6 +535,16 @@ impl Batch {
                 return self.advance();
             }
             Some(Running::Cleanup) => self.end_transaction(),
+            Some(Running::Landing) => {
+                self.flight = None;
+                // It goes with what is rolled back, and nobody need know.
+                if matches!(&self.offer, Some(Offer::Statement { recognised, .. })
+                    if matches!(recognised.kind, Kind::Rollback | Kind::RollbackTo(_)))
+                {
+                    self.transaction.aborted = true;
+                    return self.advance();
+                }
+            }
             _ => {}
         }
         let is_aborted = self.is_on_server();
@@ -607,9 +698,27 @@ impl Batch {
         explanation
     }
 
+    fn start_landing(&mut self) -> Step {
+        self.running = Some(Running::Landing);
+        Step::Land
+    }
+
+    /// Whether what comes next has to be sent, for which a flush that was launched has to be done.
+    fn needs_connection(&self) -> bool {
+        let is_sent = match &self.offer {
+            Some(Offer::Statement { send, .. }) => *send,
+            Some(Offer::Flush | Offer::Enable(_) | Offer::Explain) => true,
+            None => false,
+        };
+        is_sent || !self.outbox.is_empty()
+    }
+
     /// Goes on until the adapter has to do something.
     fn advance(&mut self) -> Step {
         loop {
+            if self.flight.is_some() && self.needs_connection() {
+                return self.start_landing();
+            }
             if self.begins_first() {
                 return self.send_begin();
             }
@@ -617,6 +726,8 @@ impl Batch {
                 let cleaning = self.raising;
                 self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
+                query.ahead =
+                    query.purpose == Purpose::Flush && self.outbox.is_empty() && self.transaction.flushes_ahead;
                 self.issued.note(&mut query);
                 return Step::Run(query);
             }
@@ -760,6 +871,8 @@ impl Batch {
                 }
             }
         }
+        self.transaction.is_long |= cause == FlushCause::Budget;
+        self.transaction.flushes_ahead = cause == FlushCause::Budget && self.overlaps && self.options.overlap;
         if rows > 0 {
             *self.stats.flushes.entry(cause).or_default() += 1;
             self.stats.rows_flushed += rows as u64;
@@ -1027,6 +1140,7 @@ impl Batch {
 
     fn end_transaction(&mut self) {
         self.discard_pending();
+        self.flight = None;
         let ended = std::mem::take(&mut self.transaction);
         self.session.private_stock = None;
         if ended.schema_changed || ended.catalog_is_its_own {

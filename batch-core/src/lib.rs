@@ -37,6 +37,7 @@
 //! match batch.offer(begin, Binds::default()) {
 //!     Step::Send => { /* send the statement, then: */ batch.sent(true) }
 //!     Step::Run(query) => { /* run it, then batch.ran(&rows) or batch.failed() */ }
+//!     Step::Land => { /* only after batch.launched() */ }
 //!     Step::Answer(answer) => { /* give the program answer.rows */ }
 //!     Step::Refuse(error) => { /* give the program the error */ }
 //!     Step::Raise => { /* give the program the error of the query that failed */ }

@@ -17,6 +17,7 @@ pub struct BatchOptions {
     pub(crate) catalog_max_age: Duration,
     pub(crate) nested: Nested,
     pub(crate) late_begin: bool,
+    pub(crate) overlap: bool,
     pub(crate) do_nothing_waits: bool,
     pub(crate) excluded: Vec<String>,
 }
@@ -42,6 +43,7 @@ impl BatchOptions {
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
             late_begin: true,
+            overlap: true,
             do_nothing_waits: false,
             excluded: Vec::new(),
         }
@@ -113,6 +115,16 @@ impl BatchOptions {
     /// Defaults to true.
     pub fn late_begin(mut self, late: bool) -> Self {
         self.late_begin = late;
+        self
+    }
+
+    /// Whether rows that go out because the budget is reached do so while the program goes on, on the async adapters. There
+    /// is one such flush at a time, and until it is done nothing else is sent; its error comes out of the next call that
+    /// would send something. Up to twice the budget is in memory.
+    ///
+    /// Defaults to true.
+    pub fn overlap(mut self, overlap: bool) -> Self {
+        self.overlap = overlap;
         self
     }
 

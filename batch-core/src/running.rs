@@ -1,7 +1,7 @@
 //! What adapters share that run the engine's statements: a guard for futures that are dropped, and which error counts.
 
 use crate::batch::Batch;
-use crate::statement::{Purpose, Query};
+use crate::statement::Purpose;
 
 /// The engine in the middle of a step. Dropped there, as a future may be, it tells the engine ([`Batch::cancelled`]).
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl<E> Default for Cause<E> {
 
 impl<E> Cause<E> {
     /// A statement of the engine failed: it is the cause of those that fail in cleaning up after it.
-    pub fn note(&mut self, query: &Query, error: E) {
-        if query.purpose != Purpose::Control || self.0.is_none() {
+    pub fn note(&mut self, purpose: Purpose, error: E) {
+        if purpose != Purpose::Control || self.0.is_none() {
             self.0 = Some(error);
         }
     }

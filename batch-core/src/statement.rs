@@ -21,12 +21,23 @@ pub struct Query {
     /// `BEGIN` is sent in front of it, in the same round trip ([`Batch::begin_travels`](crate::Batch::begin_travels)). If
     /// either fails, the query has failed.
     pub begins: bool,
+    /// It may run while the program goes on: the adapter calls [`Batch::launched`](crate::Batch::launched) at once, and
+    /// keeps the result for [`Step::Land`](crate::Step::Land). Waiting for it, as for any other, is right as well.
+    pub ahead: bool,
 }
 
 impl Query {
     /// A statement without parameters.
     pub fn new(purpose: Purpose, sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), params: Vec::new(), cacheable: true, purpose, simple_sql: None, begins: false }
+        Self {
+            sql: sql.into(),
+            params: Vec::new(),
+            cacheable: true,
+            purpose,
+            simple_sql: None,
+            begins: false,
+            ahead: false,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Stats {
     pub flushes: BTreeMap<FlushCause, u64>,
     /// Statements by which pending rows went out.
     pub flush_statements: u64,
+    /// Those among them that ran while the program went on.
+    pub flushes_overlapped: u64,
     /// Rows that went out in flushes.
     pub rows_flushed: u64,
     /// Statements that went past rows that waited, as they could not see or touch them.
@@ -43,6 +45,7 @@ impl std::ops::AddAssign<&Self> for Stats {
             inserts_sent,
             flushes,
             flush_statements,
+            flushes_overlapped,
             rows_flushed,
             statements_passed,
             rows_discarded,
@@ -59,6 +62,7 @@ impl std::ops::AddAssign<&Self> for Stats {
             *self.flushes.entry(*cause).or_default() += count;
         }
         self.flush_statements += flush_statements;
+        self.flushes_overlapped += flushes_overlapped;
         self.rows_flushed += rows_flushed;
         self.statements_passed += statements_passed;
         self.rows_discarded += rows_discarded;
@@ -126,6 +130,9 @@ impl fmt::Display for Stats {
         writeln!(f, "flushes: {flushes}, {} statements, {} rows", self.flush_statements, self.rows_flushed)?;
         for (cause, count) in &self.flushes {
             writeln!(f, "  {count} by {cause}")?;
+        }
+        if self.flushes_overlapped > 0 {
+            writeln!(f, "  {} statements while the program went on", self.flushes_overlapped)?;
         }
         if self.statements_passed > 0 {
             writeln!(f, "statements that went past rows that waited: {}", self.statements_passed)?;

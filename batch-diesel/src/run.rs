@@ -18,13 +18,14 @@ pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> Que
             Step::Send => return Ok(None),
             Step::Answer(answer) => return Ok(Some(answer)),
             Step::Refuse(refused) => return Err(error::refusal(refused)),
-            Step::Raise => return Err(cause.into_error().unwrap_or_else(error::missing)),
+            // Nothing is launched here that could land.
+            Step::Raise | Step::Land => return Err(cause.into_error().unwrap_or_else(error::missing)),
             Step::Run(query) => {
                 let count = inner.take_count(batch.holds_back_begin());
                 let next = match run(&mut inner.conn, &query) {
                     Ok(rows) => batch.ran(&rows),
                     Err(error) => {
-                        cause.note(&query, error);
+                        cause.note(query.purpose, error);
                         batch.failed()
                     }
                 };

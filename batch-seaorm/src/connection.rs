@@ -16,6 +16,7 @@ use sea_orm::{
 };
 
 use crate::error;
+use crate::line::Line;
 use crate::row::Mirror;
 use crate::run::{Outcome, drive};
 use crate::transaction::{self, DatabaseTransaction};
@@ -109,7 +110,7 @@ fn home(options: &PgConnectOptions) -> Batch {
     let database = options.get_database().unwrap_or(options.get_username());
     let (port, user) = (options.get_port(), options.get_username());
     let url = format!("host={host} port={port} dbname={database} user={user}");
-    Batch::of_pool(&url, &format!("pool {pool}")).built_in_types_only().holds_begin().begin_travels()
+    Batch::of_pool(&url, &format!("pool {pool}")).built_in_types_only().holds_begin().begin_travels().overlaps()
 }
 
 impl DatabaseConnection {
@@ -138,11 +139,11 @@ impl DatabaseConnection {
     ///
     /// Where no connection can be had or the catalog cannot be read.
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
-        let mut conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
         let mut batch = self.shared.home().transaction();
         let mut running = Running::new(&mut batch);
         let step = running.batch().explain();
-        drive(&mut conn, running, step).await.map_err(|e| error::Called::Query.error(e))?;
+        drive(&mut Line::Here(conn), running, step).await.map_err(|e| error::Called::Query.error(e))?;
         Ok(batch.explanation())
     }
 
@@ -152,14 +153,14 @@ impl DatabaseConnection {
     ///
     /// See [`crate::enable_batch_inserts`].
     pub async fn enable_batch_inserts_with(&self, options: BatchOptions) -> Result<(), DbErr> {
-        let mut conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
         // The first one now, so that a machine that does not allow it says so at start-up.
         let mirror = self.shared.mirror().await.map_err(error::acquire)?;
         self.shared.put_back(mirror);
         let mut batch = self.shared.home().transaction();
         let mut running = Running::new(&mut batch);
         let step = running.batch().enable(options);
-        let outcome = drive(&mut conn, running, step).await;
+        let outcome = drive(&mut Line::Here(conn), running, step).await;
         outcome.map(|_: Outcome<'_>| ()).map_err(|e| error::Called::Query.error(e))?;
         self.shared.home().absorb(&batch);
         Ok(())

@@ -52,6 +52,7 @@
 mod bind;
 mod connection;
 mod error;
+mod line;
 mod row;
 mod run;
 mod schema;

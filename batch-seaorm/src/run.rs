@@ -9,6 +9,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Row};
 
 use crate::bind;
 use crate::error::Failure;
+use crate::line::Line;
 
 /// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
 pub(crate) enum Outcome<'a> {
@@ -18,7 +19,7 @@ pub(crate) enum Outcome<'a> {
 
 /// Does what the engine says until there is an answer or the statement is to be sent.
 pub(crate) async fn drive<'a>(
-    conn: &mut PgConnection,
+    line: &mut Line,
     mut running: Running<'a>,
     mut step: Step,
 ) -> Result<Outcome<'a>, Failure> {
@@ -40,20 +41,33 @@ pub(crate) async fn drive<'a>(
                     .into_error()
                     .unwrap_or_else(|| Failure::Refused("batched writes: an error got lost".into())));
             }
-            Step::Run(query) => match run(conn, &query).await {
+            Step::Land => match line.land().await {
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
-                    cause.note(&query, error.into());
+                    cause.note(Purpose::Flush, error.into());
                     running.batch().failed()
                 }
             },
+            Step::Run(query) => {
+                let launched = if query.ahead { line.launch(query) } else { Err(query) };
+                match launched {
+                    Ok(()) => running.batch().launched(),
+                    Err(query) => match run(line.conn()?, &query).await {
+                        Ok(rows) => running.batch().ran(&rows),
+                        Err(error) => {
+                            cause.note(query.purpose, error.into());
+                            running.batch().failed()
+                        }
+                    },
+                }
+            }
         };
     }
 }
 
 /// Offers a statement and does what the engine says; where batching is off, it is to be sent.
 pub(crate) async fn offer<'a>(
-    conn: &mut PgConnection,
+    line: &mut Line,
     batch: &'a mut Batch,
     recognised: &Arc<Recognised>,
     values: Option<&sea_orm::Values>,
@@ -61,13 +75,19 @@ pub(crate) async fn offer<'a>(
     if !batch.is_on() {
         return Ok(Outcome::Send(Running::new(batch)));
     }
+    if line.has_landed() {
+        batch.landed();
+    }
+    if batch.is_time_to_yield() {
+        tokio::task::yield_now().await;
+    }
     let binds = if batch.wants_binds(recognised) { bind::binds(values) } else { Default::default() };
     let mut running = Running::new(batch);
     let step = running.batch().offer(Arc::clone(recognised), binds);
-    drive(conn, running, step).await
+    drive(line, running, step).await
 }
 
-async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {
+pub(crate) async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {
     // Preparing a statement costs sqlx a round trip of its own.
     let simple = match query.purpose {
         Purpose::Control => Some(&query.sql),

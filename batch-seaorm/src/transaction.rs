@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use batch_core::{Answer, Batch, Explanation, Running, Stats, Step};
+use batch_core::{Answer, Batch, Explanation, Running, Stats};
 use futures_util::StreamExt;
 use futures_util::lock::{Mutex, MutexGuard};
 use sea_orm::sqlx::pool::PoolConnection;
@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 
 use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
+use crate::line::Line;
 use crate::row::Mirror;
 use crate::run::{self, Outcome, drive};
 use crate::stream::Measured;
@@ -39,8 +40,7 @@ pub struct DatabaseTransaction {
 ///
 /// sqlx has no part in the transaction: it would send BEGIN when it begins, and by itself.
 struct Session {
-    /// `None` once it has ended.
-    conn: Option<PoolConnection<Postgres>>,
+    line: Line,
     /// BEGIN was sent while batching was off.
     begun: bool,
     /// Where a transaction that is dropped is rolled back.
@@ -111,11 +111,10 @@ fn settings(isolation_level: Option<IsolationLevel>, access_mode: Option<AccessM
 
 impl Session {
     async fn begin(&mut self) -> Result<(), Failure> {
-        let conn = Self::conn(&mut self.conn)?;
         self.begun = !self.batch.is_on();
         let recognised = self.batch.recognise("BEGIN");
-        if let Outcome::Send(running) = run::offer(conn, &mut self.batch, &recognised, None).await? {
-            let result = control(conn, "BEGIN").await;
+        if let Outcome::Send(running) = run::offer(&mut self.line, &mut self.batch, &recognised, None).await? {
+            let result = control(self.line.conn()?, "BEGIN").await;
             running.sent(result.is_ok());
             result?;
         }
@@ -124,14 +123,14 @@ impl Session {
 
     /// Rolls back what has not ended yet, before the connection goes back to the pool.
     fn end(&mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
-        let is_on_server = self.is_on_server();
-        let rollback = self.batch.recognise("ROLLBACK");
-        // Nothing is sent here: what waits is discarded.
-        if matches!(self.batch.offer(rollback, Default::default()), Step::Send) {
-            self.batch.sent(true);
+        let line = std::mem::replace(&mut self.line, Line::Ended);
+        if matches!(line, Line::Ended) {
+            return;
         }
+        let is_on_server = self.is_on_server();
+        self.batch.abandoned();
         self.runtime.spawn(async move {
+            let Some(mut conn) = line.into_conn().await else { return };
             if is_on_server && control(&mut conn, "ROLLBACK").await.is_err() {
                 conn.close_on_drop();
             }
@@ -144,13 +143,6 @@ impl Session {
         self.begun || self.batch.is_on_server()
     }
 
-    fn conn(conn: &mut Option<PoolConnection<Postgres>>) -> Result<&mut sqlx::PgConnection, Failure> {
-        match conn {
-            Some(conn) => Ok(conn),
-            None => Err(Failure::Refused("the transaction has ended".into())),
-        }
-    }
-
     /// Asks the engine about a statement. `None`: it was sent by `send`.
     async fn statement<T>(
         &mut self,
@@ -158,15 +150,14 @@ impl Session {
         values: Option<&Values>,
         send: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<Done<T>, Failure> {
-        let conn = Self::conn(&mut self.conn)?;
         let recognised = self.batch.recognise(sql);
         if self.batch.is_on() && recognised.is_insert() && self.mirror.is_none() {
             self.mirror = Some(self.shared.mirror().await?);
         }
-        match run::offer(conn, &mut self.batch, &recognised, values).await? {
+        match run::offer(&mut self.line, &mut self.batch, &recognised, values).await? {
             Outcome::Answer(answer) => Ok(Done::Answered(answer)),
             Outcome::Send(running) => {
-                let result = send(conn).await;
+                let result = send(self.line.conn()?).await;
                 running.sent(result.is_ok());
                 Ok(Done::Sent(result?))
             }
@@ -201,7 +192,7 @@ impl Session {
         // A COMMIT that fails leaves no transaction open, even if the engine refused it.
         let result = self.control(if commit { "COMMIT" } else { "ROLLBACK" }).await;
         match result {
-            Ok(()) => self.conn = None,
+            Ok(()) => self.line = Line::Ended,
             Err(_) => self.end(),
         }
         result
@@ -252,7 +243,7 @@ impl DatabaseTransaction {
     ) -> Result<Self, DbErr> {
         let batch = shared.home().transaction();
         let mut session = Session {
-            conn: Some(conn),
+            line: Line::Here(conn),
             begun: false,
             runtime: Handle::current(),
             batch,
@@ -274,14 +265,11 @@ impl DatabaseTransaction {
     /// That of a constraint that fails, as Postgres gives it.
     pub async fn flush(&self) -> Result<(), DbErr> {
         let mut session = self.lock().await?;
-        let Session { conn, batch, .. } = &mut *session;
-        let flushed = async {
-            let conn = Session::conn(conn)?;
-            let mut running = Running::new(batch);
-            let step = running.batch().flush();
-            drive(conn, running, step).await.map(drop)
-        };
-        flushed.await.map_err(|failure| Called::Exec.error(failure))
+        let Session { line, batch, .. } = &mut *session;
+        let mut running = Running::new(batch);
+        let step = running.batch().flush();
+        let flushed = drive(line, running, step).await.map(drop);
+        flushed.map_err(|failure| Called::Exec.error(failure))
     }
 
     /// For each table whether it is batched, and why not. Sends nothing that waits.
@@ -291,14 +279,11 @@ impl DatabaseTransaction {
     /// Where the catalog cannot be read.
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
         let mut session = self.lock().await?;
-        let Session { conn, batch, .. } = &mut *session;
-        let explained = async {
-            let conn = Session::conn(conn)?;
-            let mut running = Running::new(batch);
-            let step = running.batch().explain();
-            drive(conn, running, step).await.map(drop)
-        };
-        explained.await.map_err(|failure| Called::Query.error(failure))?;
+        let Session { line, batch, .. } = &mut *session;
+        let mut running = Running::new(batch);
+        let step = running.batch().explain();
+        let explained = drive(line, running, step).await.map(drop);
+        explained.map_err(|failure| Called::Query.error(failure))?;
         Ok(session.batch.explanation())
     }
 
@@ -487,12 +472,11 @@ impl StreamTrait for DatabaseTransaction {
             let metric = self.metric.clone().map(|metric| (metric, stmt.clone()));
             let mut session = self.lock().await?;
             let stream: RowStream<'a> = Box::pin(async_stream::try_stream! {
-                let Session { conn, batch, mirror, shared, .. } = &mut *session;
+                let Session { line, batch, mirror, shared, .. } = &mut *session;
                 let failed = |failure| Called::Query.error(failure);
-                let conn = Session::conn(conn).map_err(failed)?;
                 let mut answer = None;
                 let recognised = batch.recognise(&stmt.sql);
-                match run::offer(conn, batch, &recognised, stmt.values.as_ref()).await.map_err(failed)? {
+                match run::offer(line, batch, &recognised, stmt.values.as_ref()).await.map_err(failed)? {
                     Outcome::Answer(given) => answer = Some(given),
                     // The program may well stop reading before the end.
                     Outcome::Send(running) => running.sent(true),
@@ -504,7 +488,7 @@ impl StreamTrait for DatabaseTransaction {
                         }
                     }
                     None => {
-                        let mut sent = query(&stmt).fetch(conn);
+                        let mut sent = query(&stmt).fetch(line.conn().map_err(failed)?);
                         while let Some(row) = sent.next().await {
                             if row.is_err() {
                                 batch.failed_late();

@@ -23,6 +23,8 @@ pub trait Adapter: 'static {
     /// A BEGIN that is held back travels with the first question for ids, so that not even the first insert that wants an
     /// id is sent.
     const BEGIN_TRAVELS: bool;
+    /// Whether a flush that the budget caused may run while the program goes on.
+    const OVERLAPS: bool;
 
     /// How many inserts are sent because they are the first that want an id of a sequence.
     const FIRST_USES: u64 = if Self::BEGIN_TRAVELS { 0 } else { 1 };

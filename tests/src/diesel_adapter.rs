@@ -26,6 +26,7 @@ impl Adapter for Diesel {
     const POOLED: bool = false;
     const ANSWERS_OWN_TYPES: bool = true;
     const BEGIN_TRAVELS: bool = false;
+    const OVERLAPS: bool = false;
 }
 
 /// A statement with its binds as they are, as Diesel's query builder would make it.

@@ -23,6 +23,7 @@ impl Adapter for DieselAsync {
     const POOLED: bool = false;
     const ANSWERS_OWN_TYPES: bool = true;
     const BEGIN_TRAVELS: bool = true;
+    const OVERLAPS: bool = true;
 }
 
 /// A connection and what drives it.

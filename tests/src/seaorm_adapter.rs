@@ -30,6 +30,7 @@ impl Adapter for SeaOrm {
     const POOLED: bool = true;
     const ANSWERS_OWN_TYPES: bool = false;
     const BEGIN_TRAVELS: bool = true;
+    const OVERLAPS: bool = true;
 }
 
 /// Scenarios that bind what SeaORM cannot, and so no program on it: enums other than as text with a cast, texts as

@@ -33,6 +33,11 @@ enum Decision {
 /// Parameters of one statement are counted in 16 bits.
 const MAX_PARAMS: usize = 60_000;
 
+/// While flushes overlap with the program, this part of the budget is enough for one, so that the server has something to do.
+const AHEAD: usize = 4;
+const MIN_ROWS_AHEAD: usize = 1_000;
+const MIN_BYTES_AHEAD: usize = 256 << 10;
+
 /// Vectors that every INSERT needs, emptied and used again.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -79,7 +84,12 @@ impl Batch {
     ) -> Option<Step> {
         let Kind::Insert(insert) = &recognised.kind else { return None };
         let mut send = false;
-        let step = match self.decide(&recognised, insert, &binds, reserved, &mut made) {
+        let decision = self.decide(&recognised, insert, &binds, reserved, &mut made);
+        if self.flight.is_some() && !matches!(decision, Decision::Wait(_) | Decision::Refuse(_)) {
+            self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
+            return Some(self.start_landing());
+        }
+        let step = match decision {
             Decision::Wait(answer) => {
                 self.stats.inserts_deferred += 1;
                 return Some(Step::Answer(answer));
@@ -275,7 +285,7 @@ impl Batch {
         let waiting = self.pending.rows();
         if waiting > 0 {
             let params = self.pending.single_params(&plan.table, insert.rows, plan.can_unnest);
-            if too_much(waiting + insert.rows, bytes + self.pending.bytes(), params) {
+            if too_much(waiting + insert.rows, bytes + self.pending.bytes(), params) || self.may_go_ahead() {
                 return Some(Decision::Flush(FlushCause::Budget));
             }
         }
@@ -289,6 +299,16 @@ impl Batch {
         let mut typed = plan.slots.iter().filter(|slot| slot.typed);
         let fits = typed.all(|slot| waiting.fits(slot.column, slot.bind, slot.cast.as_ref()));
         (!fits).then_some(Decision::Flush(FlushCause::BindType))
+    }
+
+    /// Whether it pays to send what waits before the budget is reached: the transaction is long, and the server idle.
+    fn may_go_ahead(&self) -> bool {
+        let Self { transaction, options, pending, .. } = self;
+        let is_worth_it = || {
+            pending.rows() >= (options.max_rows / AHEAD).max(MIN_ROWS_AHEAD)
+                || pending.bytes() >= (options.max_bytes / AHEAD).max(MIN_BYTES_AHEAD)
+        };
+        transaction.is_long && self.overlaps && options.overlap && !self.is_flying() && is_worth_it()
     }
 
     /// Makes the values for columns left to their default that must be known now: reserved ids, in the order of rows

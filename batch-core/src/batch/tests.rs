@@ -17,6 +17,8 @@ struct Program {
     sequences: HashMap<u32, i64>,
     /// What fails when it comes: whatever contains this text.
     broken: Option<&'static str>,
+    /// The answer to what was launched.
+    flight: Option<Option<Vec<TextRow>>>,
     wire: Vec<String>,
 }
 
@@ -56,6 +58,7 @@ impl Program {
             identity: IDENTITY.to_owned(),
             sequences: HashMap::new(),
             broken: None,
+            flight: None,
             wire: Vec::new(),
         }
     }
@@ -73,6 +76,7 @@ impl Program {
             identity: self.identity.clone(),
             sequences: self.sequences.clone(),
             broken: None,
+            flight: None,
             wire: Vec::new(),
         }
     }
@@ -96,6 +100,17 @@ impl Program {
     fn drive(&mut self, mut step: Step, sql: &str) -> Seen {
         for _ in 0..20 {
             step = match step {
+                Step::Run(query) if query.ahead => {
+                    self.flight = Some(self.serve(&query));
+                    self.batch.launched()
+                }
+                Step::Land => {
+                    self.wire.push("landed".to_owned());
+                    match self.flight.take().unwrap() {
+                        Some(rows) => self.batch.ran(&rows),
+                        None => self.batch.failed(),
+                    }
+                }
                 Step::Run(query) => match self.serve(&query) {
                     Some(rows) => self.batch.ran(&rows),
                     None => self.batch.failed(),
@@ -989,6 +1004,183 @@ mod late_begin {
         program.batch.cancelled();
         assert!(program.batch.is_on_server());
         assert_eq!(program.run("ROLLBACK"), Sent);
+    }
+}
+
+mod overlap {
+    use super::*;
+
+    fn overlapping(options: BatchOptions) -> Program {
+        let mut program = Program::with([notes(), users()], options);
+        program.batch = program.batch.transaction().overlaps();
+        program.run("BEGIN");
+        program.wire();
+        program
+    }
+
+    fn note(program: &mut Program) {
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+    }
+
+    /// A flush of two rows is under way, and one row waits.
+    fn flying() -> Program {
+        let mut program = overlapping(BatchOptions::new().max_rows(2));
+        (0..3).for_each(|_| note(&mut program));
+        assert_eq!(program.wire(), ["flush notes"]);
+        assert!(program.batch.is_flying());
+        program
+    }
+
+    #[test]
+    fn rows_wait_on_while_a_flush_by_the_budget_is_under_way() {
+        let mut program = flying();
+        note(&mut program);
+        assert_eq!(program.wire(), Vec::<String>::new());
+        note(&mut program);
+        assert_eq!(program.wire(), ["landed", "flush notes"]);
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["landed", "flush notes", "COMMIT"]);
+        let stats = program.batch.stats();
+        assert_eq!((stats.flush_statements, stats.flushes_overlapped, stats.rows_flushed), (3, 2, 5));
+    }
+
+    #[test]
+    fn whatever_is_sent_comes_after_it() {
+        for (statement, sent) in [
+            ("SELECT 1", vec!["landed", "flush notes", "SELECT 1"]),
+            ("SELECT name FROM users", vec!["landed", "SELECT name FROM users"]),
+            ("SAVEPOINT s", vec!["landed", "flush notes", "SAVEPOINT s"]),
+            ("INSERT INTO notes SELECT", vec!["landed", "flush notes", "INSERT INTO notes SELECT"]),
+            ("ROLLBACK", vec!["landed", "ROLLBACK"]),
+        ] {
+            let mut program = flying();
+            assert_eq!(program.run(statement), Sent);
+            assert_eq!(program.wire(), sent);
+        }
+        let mut program = flying();
+        assert_eq!(program.user("asks for an id"), id(1));
+        assert_eq!(program.wire(), ["landed", "reserve 64 of 1"]);
+        let mut program = flying();
+        assert_eq!(program.flush(), waits());
+        assert_eq!(program.wire(), ["landed", "flush notes"]);
+        let mut program = flying();
+        let step = program.batch.land();
+        assert_eq!(program.drive(step, ""), waits());
+        assert_eq!(program.wire(), ["landed"]);
+        assert!(program.batch.has_pending());
+    }
+
+    #[test]
+    fn its_error_is_that_of_the_next_call_that_would_send_something() {
+        for statement in [NOTE, "SELECT 1", "COMMIT"] {
+            let mut program = overlapping(BatchOptions::new().max_rows(2));
+            program.broken = Some("unnest");
+            (0..4).for_each(|_| note(&mut program));
+            program.wire();
+            program.broken = None;
+            assert_eq!(program.run_with(statement, [text("a")]), Failed);
+            let rollback: &[&str] = if statement == "COMMIT" { &["landed", "ROLLBACK"] } else { &["landed"] };
+            assert_eq!(program.wire(), rollback);
+            assert!(!program.batch.has_pending());
+        }
+    }
+
+    #[test]
+    fn its_error_goes_with_what_is_rolled_back() {
+        for rollback in ["ROLLBACK", "ROLLBACK TO SAVEPOINT s"] {
+            let mut program = overlapping(BatchOptions::new().max_rows(2));
+            program.run("SAVEPOINT s");
+            program.broken = Some("unnest");
+            (0..3).for_each(|_| note(&mut program));
+            program.broken = None;
+            assert_eq!(program.run(rollback), Sent);
+            assert_eq!(program.wire(), ["SAVEPOINT s", "flush notes", "landed", rollback]);
+            assert!(!program.batch.has_pending());
+            assert_eq!(program.batch.is_in_transaction(), rollback != "ROLLBACK");
+        }
+    }
+
+    #[test]
+    fn a_savepoint_that_is_held_back_does_not_wait_for_it() {
+        let mut program = overlapping(BatchOptions::new().max_rows(2).nested(Nested::Merge));
+        (0..3).for_each(|_| note(&mut program));
+        assert_eq!(program.run("SAVEPOINT s"), waits());
+        note(&mut program);
+        assert_eq!(program.run("ROLLBACK TO SAVEPOINT s"), waits());
+        assert_eq!(program.wire(), ["flush notes"]);
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["landed", "flush notes", "COMMIT"]);
+        assert_eq!(program.batch.stats().rows_flushed, 3);
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_while_it_is_waited_for_loses_nothing() {
+        let mut program = flying();
+        note(&mut program);
+        let statement = program.batch.recognise(NOTE);
+        assert!(matches!(program.batch.offer(statement, binds([text("dropped")])), Step::Land));
+        program.batch.cancelled();
+        assert!(!program.batch.is_lost());
+        assert_eq!(program.run("COMMIT"), Sent);
+        assert_eq!(program.wire(), ["landed", "flush notes", "COMMIT"]);
+        assert_eq!(program.batch.stats().rows_flushed, 4);
+    }
+
+    #[test]
+    fn a_future_that_is_dropped_with_rows_behind_it_loses_them() {
+        let mut program = flying();
+        let statement = program.batch.recognise("SELECT 1");
+        assert!(matches!(program.batch.offer(statement, Binds::default()), Step::Land));
+        program.batch.cancelled();
+        assert!(program.batch.is_lost());
+        assert!(matches!(program.run("COMMIT"), Seen::Refused(_)));
+        assert_eq!(program.run("ROLLBACK"), Sent);
+        assert_eq!(program.wire(), ["landed", "ROLLBACK"]);
+    }
+
+    #[test]
+    fn a_transaction_that_is_given_up_leaves_nothing() {
+        let mut program = flying();
+        program.batch.abandoned();
+        assert!(!program.batch.has_pending() && !program.batch.is_in_transaction());
+    }
+
+    #[test]
+    fn ids_come_with_it() {
+        let mut program = overlapping(BatchOptions::new().max_rows(20));
+        program.user("first");
+        (1..=64).for_each(|n| assert_eq!(program.user("a"), id(n)));
+        let flush = "flush users";
+        let with_ids = "flush users and 128 of 1";
+        assert_eq!(program.wire(), [INSERT_USER, "reserve 64 of 1", flush, "landed", flush, "landed", with_ids]);
+        (65..=84).for_each(|n| assert_eq!(program.user("a"), id(n)));
+        assert_eq!(program.wire(), ["landed", flush]);
+    }
+
+    #[test]
+    fn once_over_the_budget_the_server_is_kept_busy() {
+        let mut program = overlapping(BatchOptions::new().max_rows(5_000));
+        (0..5_001).for_each(|_| note(&mut program));
+        assert_eq!(program.wire(), ["flush notes"]);
+        (0..1_500).for_each(|_| note(&mut program));
+        assert_eq!(program.wire(), Vec::<String>::new());
+        program.batch.landed();
+        note(&mut program);
+        assert_eq!(program.wire(), ["landed", "flush notes"]);
+        program.batch.landed();
+        (0..1_249).for_each(|_| note(&mut program));
+        assert_eq!(program.wire(), Vec::<String>::new());
+        note(&mut program);
+        assert_eq!(program.wire(), ["landed", "flush notes"]);
+    }
+
+    #[test]
+    fn it_can_be_turned_off() {
+        let mut program = overlapping(BatchOptions::new().max_rows(2).overlap(false));
+        (0..3).for_each(|_| note(&mut program));
+        assert!(!program.batch.is_flying());
+        assert_eq!(program.batch.stats().flushes_overlapped, 0);
+        assert_eq!(program.wire(), ["flush notes"]);
     }
 }
 

@@ -6,13 +6,14 @@ use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Running, Stats
 use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
 use diesel::pg::{Pg, PgNotification};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
-use diesel::result::{ConnectionResult, QueryResult};
+use diesel::result::{ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::future::BoxFuture;
-use futures_util::stream::Stream;
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
+use super::flight::Flight;
 use super::instrumentation::Shared;
 use super::run::{self, Inner, Outcome, drive};
 use super::stream::{InnerRow, RowStream, Unread};
@@ -29,7 +30,15 @@ use crate::row::Row;
 /// Pipelining is not offered: `&AsyncPgConnection` runs no queries, as what waits on a connection goes out in an order.
 #[allow(missing_debug_implementations, reason = "diesel_async::AsyncPgConnection has none")]
 pub struct AsyncPgConnection {
-    inner: Inner,
+    /// Shared with a flush that runs while the program goes on.
+    inner: Arc<Inner>,
+    flight: Flight,
+    /// The program's transactions. The inner connection's own state cannot be reached while it is shared.
+    transactions: AnsiTransactionManager,
+    /// A statement failed in a way that diesel-async marks its transactions for.
+    serialization_failed: bool,
+    /// Asked for while the inner connection was shared.
+    cache_size: Option<CacheSize>,
     batch: Batch,
     known: Known,
     types: Types,
@@ -50,7 +59,7 @@ impl AsyncPgConnection {
 
     /// Like [`diesel_async::AsyncPgConnection::notifications_stream`].
     pub fn notifications_stream(&mut self) -> impl Stream<Item = QueryResult<PgNotification>> + '_ {
-        self.inner.notifications_stream()
+        stream::once(async { stream::iter(self.landed().await).flat_map(Inner::notifications_stream) }).flatten()
     }
 
     /// Sends the rows that wait.
@@ -63,7 +72,7 @@ impl AsyncPgConnection {
     pub async fn flush(&mut self) -> QueryResult<()> {
         let mut running = Running::new(&mut self.batch);
         let step = running.batch().flush();
-        drive(&self.inner, running, step).await.map(drop)
+        drive((&self.inner, &mut self.flight), running, step).await.map(drop)
     }
 
     /// What batching did on this connection.
@@ -79,14 +88,14 @@ impl AsyncPgConnection {
     pub async fn explain(&mut self) -> QueryResult<Explanation> {
         let mut running = Running::new(&mut self.batch);
         let step = running.batch().explain();
-        drive(&self.inner, running, step).await.map(drop)?;
+        drive((&self.inner, &mut self.flight), running, step).await.map(drop)?;
         Ok(self.batch.explanation())
     }
 
     pub(crate) async fn enable(&mut self, options: BatchOptions) -> QueryResult<()> {
         let mut running = Running::new(&mut self.batch);
         let step = running.batch().enable(options);
-        drive(&self.inner, running, step).await.map(drop)
+        drive((&self.inner, &mut self.flight), running, step).await.map(drop)
     }
 
     /// Like [`diesel_async::AsyncPgConnection::try_from`].
@@ -122,15 +131,48 @@ impl AsyncPgConnection {
     }
 
     fn new(mut inner: Inner, batch: Batch) -> Self {
-        let batch = batch.holds_begin().begin_travels();
+        let batch = batch.holds_begin().begin_travels().overlaps();
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
-        Self { inner, batch, known: Known::default(), types: Types::new(), instrumentation, unread: Unread::default() }
+        Self {
+            inner: Arc::new(inner),
+            flight: Flight::default(),
+            transactions: AnsiTransactionManager::default(),
+            serialization_failed: false,
+            cache_size: None,
+            batch,
+            known: Known::default(),
+            types: Types::new(),
+            instrumentation,
+            unread: Unread::default(),
+        }
+    }
+
+    /// The inner connection, unless a flush is under way on it.
+    pub(super) fn inner_mut(&mut self) -> Option<&mut Inner> {
+        Arc::get_mut(&mut self.inner)
+    }
+
+    /// The inner connection, when no flush is under way on it any more. The flush's error, if it has one, is for the next
+    /// statement.
+    pub(super) async fn landed(&mut self) -> Option<&mut Inner> {
+        self.flight.wait().await;
+        self.inner_mut()
+    }
+
+    fn apply_cache_size(&mut self) {
+        if let Some(size) = self.cache_size
+            && let Some(inner) = self.inner_mut()
+        {
+            inner.set_prepared_statement_cache_size(size);
+            self.cache_size = None;
+        }
     }
 
     /// What the engine has to know of a query; `None` where it need not be asked. Nothing happens before the query's future
     /// is polled.
     fn offered<T: QueryFragment<Pg> + QueryId>(&mut self, source: &T) -> Option<Offered> {
+        self.apply_cache_size();
         if !self.batch.is_on() {
             return None;
         }
@@ -145,9 +187,14 @@ impl AsyncPgConnection {
 
     /// The parts that the future of a query works with.
     fn parts(&mut self) -> Parts<'_> {
-        let Self { inner, batch, types, instrumentation, unread, .. } = self;
-        Parts { inner, batch, types, instrumentation, unread }
+        let Self { inner, flight, serialization_failed, batch, types, instrumentation, unread, .. } = self;
+        Parts { inner, flight, serialization_failed, batch, types, instrumentation, unread }
     }
+}
+
+/// Diesel-async marks a transaction that fails in this way, so that it is rolled back up to the top.
+fn is_serialization_failure<T>(result: &QueryResult<T>) -> bool {
+    matches!(result, Err(Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _)))
 }
 
 /// A query that is about to be offered.
@@ -158,7 +205,9 @@ struct Offered {
 }
 
 struct Parts<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
+    flight: &'a mut Flight,
+    serialization_failed: &'a mut bool,
     batch: &'a mut Batch,
     types: &'a mut Types,
     instrumentation: &'a Shared,
@@ -176,7 +225,17 @@ enum Done<T> {
 impl<'a> Parts<'a> {
     /// Asks the engine about a query; `sending` is the future that sends it, which has told the instrumentation already.
     async fn query<T>(
-        self,
+        mut self,
+        offered: Option<Offered>,
+        sending: impl Future<Output = QueryResult<T>>,
+    ) -> QueryResult<Done<T>> {
+        let result = self.ask(offered, sending).await;
+        *self.serialization_failed |= is_serialization_failure(&result);
+        result
+    }
+
+    async fn ask<T>(
+        &mut self,
         offered: Option<Offered>,
         sending: impl Future<Output = QueryResult<T>>,
     ) -> QueryResult<Done<T>> {
@@ -202,16 +261,19 @@ impl<'a> Parts<'a> {
         }
     }
 
-    async fn offer(self, offered: Offered) -> QueryResult<Outcome<'a>> {
+    async fn offer(&mut self, offered: Offered) -> QueryResult<Outcome<'_>> {
         let Offered { text, mut binds, unknown_types } = offered;
         self.unread.settle(self.batch).await;
         if !unknown_types.is_empty() {
+            let mut running = Running::new(self.batch);
+            let step = running.batch().land();
+            drive((self.inner, self.flight), running, step).await.map(drop)?;
             let mut found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
             if found.is_err() && self.batch.holds_back_begin() {
                 // Where the transaction sees it, as it may abort it.
                 let mut running = Running::new(self.batch);
                 let step = running.batch().send_begin_now();
-                drive(self.inner, running, step).await.map(drop)?;
+                drive((self.inner, self.flight), running, step).await.map(drop)?;
                 found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
             }
             if let Err(error) = found {
@@ -219,23 +281,28 @@ impl<'a> Parts<'a> {
                 return Err(error);
             }
         }
-        run::offer(self.inner, self.batch, text.recognised, binds).await
+        run::offer((self.inner, self.flight), self.batch, text.recognised, binds).await
     }
 }
 
 impl SimpleAsyncConnection for AsyncPgConnection {
     async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
         if !self.batch.is_on() {
-            return self.inner.batch_execute(query).await;
+            let result = (&*self.inner).batch_execute(query).await;
+            self.serialization_failed |= query != "COMMIT" && is_serialization_failure(&result);
+            return result;
         }
         self.unread.settle(&mut self.batch).await;
         let statement = self.batch.recognise(query);
-        let mut inner = &self.inner;
+        // As diesel-async ends its transactions, which it does not mark then.
+        let is_commit = query == "COMMIT";
         // An INSERT without binds has only literals and defaults: it may wait as well.
-        let error = match run::offer(inner, &mut self.batch, statement, Binds::default()).await {
+        let line = (&self.inner, &mut self.flight);
+        let error = match run::offer(line, &mut self.batch, statement, Binds::default()).await {
             Ok(Outcome::Send(running)) => {
-                let result = inner.batch_execute(query).await;
+                let result = (&*self.inner).batch_execute(query).await;
                 running.sent(result.is_ok());
+                self.serialization_failed |= !is_commit && is_serialization_failure(&result);
                 return result;
             }
             Ok(Outcome::Answer(_)) => {
@@ -248,7 +315,9 @@ impl SimpleAsyncConnection for AsyncPgConnection {
         if self.batch.is_on_server() {
             flush_failed(self);
         }
-        Err(error)
+        let result = Err(error);
+        self.serialization_failed |= !is_commit && is_serialization_failure(&result);
+        result
     }
 }
 
@@ -267,7 +336,7 @@ impl AsyncConnectionCore for AsyncPgConnection {
         let query = source.as_query();
         let offered = self.offered(&query);
         let parts = self.parts();
-        let (mut inner, unread) = (parts.inner, parts.unread);
+        let (mut inner, unread) = (&**parts.inner, parts.unread);
         // Made here, as the query itself may not go to another thread; sends nothing until it is polled.
         let sending = inner.load(query);
         Box::pin(async move {
@@ -285,7 +354,7 @@ impl AsyncConnectionCore for AsyncPgConnection {
     {
         let offered = self.offered(&source);
         let parts = self.parts();
-        let mut inner = parts.inner;
+        let mut inner = &**parts.inner;
         let sending = inner.execute_returning_count(source);
         Box::pin(async move {
             Ok(match parts.query(offered, sending).await? {
@@ -305,7 +374,10 @@ impl AsyncConnection for AsyncPgConnection {
     }
 
     fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
-        self.inner.transaction_state()
+        if std::mem::take(&mut self.serialization_failed) {
+            flush_failed(self);
+        }
+        &mut self.transactions
     }
 
     fn instrumentation(&mut self) -> &mut dyn Instrumentation {
@@ -317,16 +389,13 @@ impl AsyncConnection for AsyncPgConnection {
     }
 
     fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
-        self.inner.set_prepared_statement_cache_size(size);
+        self.cache_size = Some(size);
+        self.apply_cache_size();
     }
 }
 
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc", feature = "r2d2"))]
 impl AsyncPgConnection {
-    pub(super) fn inner_mut(&mut self) -> &mut Inner {
-        &mut self.inner
-    }
-
     /// Whether rows wait, or were lost with a future that was dropped.
     pub(super) fn is_unfinished(&self) -> bool {
         self.batch.has_pending() || self.batch.is_lost()

@@ -2,6 +2,7 @@
 
 mod changes;
 mod connection;
+mod flight;
 mod identity;
 mod instrumentation;
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc", feature = "r2d2"))]

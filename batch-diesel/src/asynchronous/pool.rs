@@ -24,7 +24,7 @@ impl PoolableConnection for AsyncPgConnection {
         // Rows that wait outside diesel-async's own transactions are in a raw one, of which it knows nothing. A test
         // transaction goes on, and its rows with it.
         AnsiTransactionManager::is_broken_transaction_manager(self)
-            || PoolableConnection::is_broken(self.inner_mut())
+            || self.inner_mut().is_some_and(PoolableConnection::is_broken)
             || (self.is_unfinished() && !transaction::is_open(self))
     }
 }
@@ -37,7 +37,10 @@ async fn check(conn: &mut AsyncPgConnection, config: &RecyclingMethod<AsyncPgCon
     match config {
         RecyclingMethod::Fast => Ok(()),
         // Looks at nothing, so that nothing is flushed.
-        RecyclingMethod::Verified => PoolableConnection::ping(conn.inner_mut(), &RecyclingMethod::Verified).await,
+        RecyclingMethod::Verified => match conn.landed().await {
+            Some(inner) => PoolableConnection::ping(inner, &RecyclingMethod::Verified).await,
+            None => Err(Error::BrokenTransactionManager),
+        },
         RecyclingMethod::CustomQuery(query) => diesel::sql_query(query.as_ref()).execute(conn).await.map(drop),
         RecyclingMethod::CustomFunction(check) => check(conn).await,
     }

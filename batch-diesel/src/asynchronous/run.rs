@@ -7,6 +7,7 @@ use diesel::result::QueryResult;
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::{TryStreamExt, future};
 
+use super::flight::Flight;
 use crate::bind::EngineQuery;
 use crate::error;
 use crate::run::text_row;
@@ -22,18 +23,28 @@ pub(super) enum Outcome<'a> {
 
 /// Offers a statement and does what the engine says.
 pub(super) async fn offer<'a>(
-    inner: &Inner,
+    (inner, flight): (&Arc<Inner>, &mut Flight),
     batch: &'a mut Batch,
     recognised: Arc<Recognised>,
     binds: Binds,
 ) -> QueryResult<Outcome<'a>> {
+    if flight.has_landed() {
+        batch.landed();
+    }
+    if batch.is_time_to_yield() {
+        tokio::task::yield_now().await;
+    }
     let mut running = Running::new(batch);
     let step = running.batch().offer(recognised, binds);
-    drive(inner, running, step).await
+    drive((inner, flight), running, step).await
 }
 
 /// Does what the engine says until there is an answer or the statement is to be sent.
-pub(super) async fn drive<'a>(inner: &Inner, mut running: Running<'a>, mut step: Step) -> QueryResult<Outcome<'a>> {
+pub(super) async fn drive<'a>(
+    (inner, flight): (&Arc<Inner>, &mut Flight),
+    mut running: Running<'a>,
+    mut step: Step,
+) -> QueryResult<Outcome<'a>> {
     let mut cause = Cause::default();
     loop {
         step = match step {
@@ -50,13 +61,26 @@ pub(super) async fn drive<'a>(inner: &Inner, mut running: Running<'a>, mut step:
                 running.done();
                 return Err(cause.into_error().unwrap_or_else(error::missing));
             }
-            Step::Run(query) => match run(inner, &query).await {
+            Step::Land => match flight.land().await {
                 Ok(rows) => running.batch().ran(&rows),
                 Err(error) => {
-                    cause.note(&query, error);
+                    cause.note(Purpose::Flush, error);
                     running.batch().failed()
                 }
             },
+            Step::Run(query) => {
+                let launched = if query.ahead { flight.launch(inner, query) } else { Err(query) };
+                match launched {
+                    Ok(()) => running.batch().launched(),
+                    Err(query) => match run(inner, &query).await {
+                        Ok(rows) => running.batch().ran(&rows),
+                        Err(error) => {
+                            cause.note(query.purpose, error);
+                            running.batch().failed()
+                        }
+                    },
+                }
+            }
         };
     }
 }

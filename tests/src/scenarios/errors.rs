@@ -87,7 +87,7 @@ pub fn the_error_comes_out_of_whatever_flushed<A: Adapter>() {
         ("COMMIT", |conn| conn.commit()),
     ];
     for (what, flush) in flushes {
-        let mut world = World::<A>::with(NOTES, BatchOptions::new().max_rows(4));
+        let mut world = World::<A>::with(NOTES, BatchOptions::new().max_rows(4).overlap(false));
         world.conn.begin().unwrap();
         world.conn.run(ADD_NOTE, &note("a")).unwrap();
         world.conn.run(ADD_NOTE, &note("a")).unwrap();

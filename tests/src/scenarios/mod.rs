@@ -7,6 +7,7 @@ pub mod errors;
 pub mod ids;
 pub mod lifecycle;
 pub mod order;
+pub mod overlap;
 pub mod passing;
 pub mod traps;
 pub mod upserts;
@@ -106,6 +107,11 @@ macro_rules! for_each_scenario {
             order::a_row_that_refers_to_a_later_one_fails_as_it_would,
             order::keys_of_several_columns_and_deferred_keys_hold,
             order::transactions_with_the_same_work_do_not_lock_each_other_out,
+            overlap::rows_wait_on_while_a_flush_by_the_budget_is_held_up,
+            overlap::whatever_is_sent_comes_behind_a_flush_under_way,
+            overlap::a_program_that_outruns_its_flushes_finds_its_rows_in_order,
+            overlap::the_error_of_a_flush_under_way_comes_out_of_the_next_call_that_sends,
+            overlap::a_flush_under_way_that_fails_goes_with_what_is_rolled_back,
             passing::a_loop_that_reads_one_table_and_inserts_into_another_is_one_flush,
             passing::find_or_create_flushes_only_to_find_what_waits,
             passing::a_row_that_waits_is_found_by_any_of_its_values,

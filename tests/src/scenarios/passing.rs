@@ -138,6 +138,8 @@ INSERT INTO masters VALUES (1);
 ";
     let mut both = Both::<A>::new(schema);
     for (insert, sql) in [
+        // The first, as it stays so large.
+        ("t (n)", "SELECT pg_relation_size('t'), a FROM other"),
         ("t (n)", "SELECT count(*) FROM seen"),
         ("t (n)", "SELECT size() FROM other"),
         ("t (n)", "SELECT o.beside FROM other o"),
@@ -152,7 +154,6 @@ INSERT INTO masters VALUES (1);
         ("t (n)", "SELECT count(*) FROM other WHERE EXISTS (SELECT FROM public . T)"),
         ("t (n)", "SELECT (SELECT count(*) FROM ONLY t) FROM other"),
         ("t (n)", "SELECT count(*) FROM U&\"\\0074\" WHERE n = 1"),
-        ("t (n)", "SELECT n_tup_ins, (SELECT a FROM other) FROM pg_stat_xact_user_tables WHERE relname = 't'"),
         ("t (n)", "SELECT a, query_to_xml('SELECT count(*) FROM t', true, true, '')::text FROM other"),
     ] {
         same!(both, |conn| {

@@ -447,7 +447,7 @@ pub fn pending_rows_go_out_at_commit_and_at_flush<A: Adapter>() {
 
 /// §2.2.
 pub fn the_row_budget_sends_what_is_pending<A: Adapter>() {
-    let mut world = World::<A>::with(NOTES, BatchOptions::new().max_rows(10));
+    let mut world = World::<A>::with(NOTES, BatchOptions::new().max_rows(10).overlap(false));
     world.conn.begin().unwrap();
     world.wire();
     for n in 1..=25 {
@@ -462,7 +462,7 @@ pub fn the_row_budget_sends_what_is_pending<A: Adapter>() {
 
 /// §2.2.
 pub fn the_byte_budget_sends_what_is_pending<A: Adapter>() {
-    let mut world = World::<A>::with(NOTES, BatchOptions::new().max_bytes(1_000));
+    let mut world = World::<A>::with(NOTES, BatchOptions::new().max_bytes(1_000).overlap(false));
     let text = "x".repeat(300);
     world.conn.begin().unwrap();
     world.wire();

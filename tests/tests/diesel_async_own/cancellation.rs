@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batch_diesel::AsyncPgConnection;
+use batch_diesel::{AsyncPgConnection, BatchOptions};
 use diesel::prelude::*;
 use diesel::result::Error;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
@@ -10,7 +10,7 @@ use diesel_async::pooled_connection::bb8::Pool;
 use diesel_async::{AnsiTransactionManager, AsyncConnection, RunQueryDsl, TransactionManager};
 use tokio::time::{sleep, timeout};
 
-use super::{batched, block_on, count, database, note, user, users};
+use super::{batched, batched_with, block_on, count, database, note, user, users};
 
 /// Random enough, and the same in every run.
 struct Dice(u64);
@@ -46,10 +46,19 @@ async fn job(conn: &mut AsyncPgConnection, name: &str) -> QueryResult<()> {
 
 #[test]
 fn a_job_of_a_pool_that_is_cut_off_anywhere_is_there_as_a_whole_or_not_at_all() {
+    cut_off_jobs(BatchOptions::new());
+}
+
+#[test]
+fn a_job_that_is_cut_off_while_flushes_are_under_way_is_there_as_a_whole_or_not_at_all() {
+    cut_off_jobs(BatchOptions::new().max_rows(2));
+}
+
+fn cut_off_jobs(options: BatchOptions) {
     const TRIES: usize = 150;
     block_on(async {
         let database = database();
-        let (proxy, mut first) = batched(&database, Duration::from_millis(2)).await;
+        let (proxy, mut first) = batched_with(&database, Duration::from_millis(2), options).await;
         job(&mut first, "warms up").await.unwrap();
         let start = Instant::now();
         job(&mut first, "is timed").await.unwrap();
@@ -93,10 +102,19 @@ fn a_job_of_a_pool_that_is_cut_off_anywhere_is_there_as_a_whole_or_not_at_all() 
 
 #[test]
 fn rows_that_were_acknowledged_are_there_after_a_commit_whatever_was_cut_off_before_it() {
+    cut_off_statements(BatchOptions::new());
+}
+
+#[test]
+fn rows_that_were_acknowledged_are_there_if_a_call_was_cut_off_that_waited_for_a_flush_under_way() {
+    cut_off_statements(BatchOptions::new().max_rows(2));
+}
+
+fn cut_off_statements(options: BatchOptions) {
     const TRIES: usize = 80;
     block_on(async {
         let database = database();
-        let (proxy, mut conn) = batched(&database, Duration::from_millis(2)).await;
+        let (proxy, mut conn) = batched_with(&database, Duration::from_millis(2), options).await;
         let mut dice = Dice(5);
         let (mut committed, mut lost) = (0, 0);
         for n in 0..TRIES {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batch_diesel::AsyncPgConnection;
+use batch_diesel::{AsyncPgConnection, BatchOptions};
 use batch_support::{Database, Proxy};
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
@@ -12,6 +12,7 @@ pub(crate) use batch_tests::seaorm_adapter::block_on;
 mod cancellation;
 mod connection;
 mod migrations;
+mod overlap;
 mod pools;
 mod types;
 
@@ -43,9 +44,13 @@ fn database() -> Database {
 
 /// A connection of ours through a proxy, with batching on.
 async fn batched(database: &Database, latency: Duration) -> (Proxy, AsyncPgConnection) {
+    batched_with(database, latency, BatchOptions::new()).await
+}
+
+async fn batched_with(database: &Database, latency: Duration, options: BatchOptions) -> (Proxy, AsyncPgConnection) {
     let proxy = Proxy::start(database.url(), latency);
     let mut conn = AsyncPgConnection::establish(proxy.url()).await.unwrap();
-    batch_diesel::enable_batch_inserts(&mut conn).await.unwrap();
+    batch_diesel::enable_batch_inserts_with(&mut conn, options).await.unwrap();
     (proxy, conn)
 }
 

@@ -98,10 +98,10 @@ impl<A: Adapter> Bench<A> {
     }
 
     fn compare(&mut self, program: &Program) -> Result<(), String> {
-        let Options { max_rows, merge, late_begin, max_id_block } = program.options;
+        let Options { max_rows, merge, late_begin, overlap, max_id_block } = program.options;
         let nested = if merge { Nested::Merge } else { Nested::Flush };
         let options = BatchOptions::new().max_rows(max_rows).nested(nested);
-        let options = options.late_begin(late_begin).max_id_block(max_id_block);
+        let options = options.late_begin(late_begin).overlap(overlap).max_id_block(max_id_block);
         // A program may leave doubts about its session's settings.
         if self.programs.is_multiple_of(PROGRAMS_A_CONNECTION) {
             self.batched = A::Batched::connect(self.databases[2].url()).map_err(|error| error.to_string())?;

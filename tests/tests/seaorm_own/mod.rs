@@ -420,6 +420,31 @@ fn what_is_dropped_is_rolled_back() {
 }
 
 #[test]
+fn a_transaction_that_is_dropped_with_a_flush_under_way_is_rolled_back_and_gives_its_connection_back() {
+    block_on(async {
+        let pool = pool_with(SCHEMA, Duration::ZERO, BatchOptions::new().max_rows(5)).await;
+        let locked = connect(pool.database.url()).await.begin().await.unwrap();
+        locked.execute_unprepared("LOCK TABLE posts IN SHARE MODE").await.unwrap();
+        let mut dropped = Vec::new();
+        // As many as the pool has connections.
+        for n in 0..4 {
+            let txn = pool.db.begin().await.unwrap();
+            for m in 0..6 {
+                post(&format!("{n} {m}")).insert(&txn).await.unwrap();
+            }
+            assert_eq!(txn.stats().await.flushes_overlapped, 1);
+            dropped.push(txn);
+        }
+        drop(dropped);
+        locked.rollback().await.unwrap();
+        let txn = pool.db.begin().await.unwrap();
+        post("after").insert(&txn).await.unwrap();
+        txn.commit().await.unwrap();
+        assert_eq!(pool.database.query("SELECT title FROM posts"), [[Some("after".to_owned())]]);
+    });
+}
+
+#[test]
 fn nested_transactions_that_are_dropped_together_are_rolled_back_and_the_outer_one_goes_on() {
     block_on(async {
         let pool = pool().await;
@@ -458,8 +483,17 @@ fn a_nested_transaction_that_is_dropped_while_a_task_is_in_a_statement_is_rolled
 /// DESIGN.md §2.8: futures dropped at random points of inserts, flushes and commits.
 #[test]
 fn cancelled_futures_commit_all_or_nothing_and_leave_the_pool_whole() {
+    cancel_anywhere(BatchOptions::new());
+}
+
+#[test]
+fn so_they_do_while_flushes_are_under_way() {
+    cancel_anywhere(BatchOptions::new().max_rows(2));
+}
+
+fn cancel_anywhere(options: BatchOptions) {
     block_on(async {
-        let pool = pool_over(Duration::from_millis(1)).await;
+        let pool = pool_with(SCHEMA, Duration::from_millis(1), options).await;
         let mut committed = 0;
         for round in 0..60_u64 {
             let work = async {

@@ -1,0 +1,71 @@
+//! The connection of a transaction, which a flush may have for a while.
+
+use batch_core::{Query, TextRow};
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::{self, PgConnection, Postgres};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::error::Failure;
+use crate::run;
+
+/// The pool's connection: here, or with a flush that runs while the program goes on.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Here(PoolConnection<Postgres>),
+    Away(JoinHandle<(PoolConnection<Postgres>, Result<Vec<TextRow>, sqlx::Error>)>),
+    Ended,
+}
+
+impl Line {
+    pub(crate) fn conn(&mut self) -> Result<&mut PgConnection, Failure> {
+        match self {
+            Self::Here(conn) => Ok(conn),
+            // The engine has everything that is sent wait for it to be back.
+            Self::Away(_) | Self::Ended => Err(Failure::Refused("the transaction has ended".into())),
+        }
+    }
+
+    /// The connection, when it is back.
+    pub(crate) async fn into_conn(self) -> Option<PoolConnection<Postgres>> {
+        match self {
+            Self::Here(conn) => Some(conn),
+            Self::Away(flight) => flight.await.ok().map(|(conn, _)| conn),
+            Self::Ended => None,
+        }
+    }
+
+    /// Runs the query while the program goes on, which needs a runtime; gives it back otherwise.
+    pub(crate) fn launch(&mut self, query: Query) -> Result<(), Query> {
+        let Ok(runtime) = Handle::try_current() else { return Err(query) };
+        match std::mem::replace(self, Self::Ended) {
+            Self::Here(mut conn) => {
+                *self = Self::Away(runtime.spawn(async move {
+                    let result = run::run(&mut conn, &query).await;
+                    (conn, result)
+                }));
+                Ok(())
+            }
+            other => {
+                *self = other;
+                Err(query)
+            }
+        }
+    }
+
+    pub(crate) fn has_landed(&self) -> bool {
+        matches!(self, Self::Away(flight) if flight.is_finished())
+    }
+
+    /// Waits for the query that was launched.
+    pub(crate) async fn land(&mut self) -> Result<Vec<TextRow>, sqlx::Error> {
+        let Self::Away(flight) = self else { return Ok(Vec::new()) };
+        // Its runtime may have been shut down meanwhile, and the connection with it.
+        let (line, result) = match flight.await {
+            Ok((conn, result)) => (Self::Here(conn), result),
+            Err(_) => (Self::Ended, Err(sqlx::Error::WorkerCrashed)),
+        };
+        *self = line;
+        result
+    }
+}
