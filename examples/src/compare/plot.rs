@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::full_palette::{BLUE_700, GREEN_700, GREY_700, ORANGE_800};
 
 use super::contest::{Contest, Entry};
-use super::ways::{Kind, WAYS};
+use super::way::Kind;
 
 /// The part of the axis right of the last point, where the lines' names stand.
 const LABEL_ROOM: f64 = 6.0;
@@ -21,7 +21,7 @@ const LABEL_GAP: f64 = 1.15;
 /// If the file cannot be written, or there is nothing to draw.
 pub fn draw(contests: &[Contest], file: &Path) -> Result<()> {
     let trouble = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", file.display());
-    let speed = |contest: &Contest, entry: &Entry| contest.rows as f64 / entry.time().as_secs_f64();
+    let speed = |contest: &Contest, entry: &Entry| contest.speed(entry);
     let all = || contests.iter().flat_map(|contest| contest.entries.iter().map(move |entry| speed(contest, entry)));
     let (slowest, fastest) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
     let rows = || contests.iter().map(|contest| contest.rows as f64);
@@ -48,7 +48,7 @@ pub fn draw(contests: &[Contest], file: &Path) -> Result<()> {
         .draw()
         .map_err(|error| trouble(&error))?;
     let mut labels = Vec::new();
-    for way in WAYS {
+    for &way in first.scenario.ways {
         let points: Vec<(f64, f64)> = contests
             .iter()
             .flat_map(|contest| {

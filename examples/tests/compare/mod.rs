@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use batch_examples::compare::ways::{Kind, WAYS};
+use batch_examples::compare::scenario::Scenario;
+use batch_examples::compare::way::Kind;
 
 #[test]
 fn compare_lists_every_way_and_what_it_sent() {
@@ -18,7 +19,7 @@ fn compare_lists_every_way_and_what_it_sent() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let tables = std::fs::read_to_string(&markdown).unwrap();
     assert_eq!(String::from_utf8(run.stdout).unwrap().matches("rows at 0 ms").count(), 2);
-    for way in WAYS {
+    for way in Scenario::named("table").unwrap().ways {
         let lines: Vec<Vec<&str>> = tables
             .lines()
             .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
