@@ -26,6 +26,8 @@ pub enum Kind {
     Bulk,
     /// Row by row with batching.
     Batched,
+    /// The same, where nobody asks for the ids.
+    BatchedNoIds,
     /// The limit: binary COPY.
     Copy,
 }
@@ -66,6 +68,10 @@ impl Way {
 
     pub(super) const fn batched(name: &'static str, plain: &'static str, run: Run) -> Self {
         Self { name, kind: Kind::Batched, plain, run }
+    }
+
+    pub(super) const fn batched_no_ids(name: &'static str, plain: &'static str, run: Run) -> Self {
+        Self { name, kind: Kind::BatchedNoIds, plain, run }
     }
 
     pub(super) const fn copy(name: &'static str, plain: &'static str, run: Run) -> Self {

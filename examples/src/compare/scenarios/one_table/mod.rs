@@ -25,7 +25,7 @@ pub(in crate::compare) const SCENARIO: Scenario = Scenario {
         Way::plain(DIESEL, |job| on::diesel(job, diesel::write_rows)),
         Way::bulk("Diesel, values(&vec)", DIESEL, |job| on::diesel(job, diesel::write_chunks)),
         Way::batched("Diesel, batched", DIESEL, |job| on::diesel_batched(job, diesel::write_rows)),
-        Way::batched("Diesel, batched, no ids asked", DIESEL, |job| {
+        Way::batched_no_ids("Diesel, batched, no ids asked", DIESEL, |job| {
             on::diesel_batched(job, diesel::write_rows_without_ids)
         }),
         Way::plain(DIESEL_ASYNC, |job| on::diesel_async(job, diesel_async::write_rows)),
@@ -33,13 +33,13 @@ pub(in crate::compare) const SCENARIO: Scenario = Scenario {
         Way::batched("diesel-async, batched", DIESEL_ASYNC, |job| {
             on::diesel_async_batched(job, diesel_async::write_rows)
         }),
-        Way::batched("diesel-async, batched, no ids asked", DIESEL_ASYNC, |job| {
+        Way::batched_no_ids("diesel-async, batched, no ids asked", DIESEL_ASYNC, |job| {
             on::diesel_async_batched(job, diesel_async::write_rows_without_ids)
         }),
         Way::plain(SEAORM, |job| on::seaorm(job, seaorm::write_rows)),
         Way::bulk("SeaORM, insert_many", SEAORM, |job| on::seaorm(job, seaorm::write_chunks)),
         Way::batched("SeaORM, batched", SEAORM, |job| on::seaorm_batched(job, seaorm::write_rows)),
-        Way::batched("SeaORM, batched, no ids asked", SEAORM, |job| {
+        Way::batched_no_ids("SeaORM, batched, no ids asked", SEAORM, |job| {
             on::seaorm_batched(job, seaorm::write_rows_without_ids)
         }),
         Way::bulk("unnest by hand", DIESEL_ASYNC, |job| {
