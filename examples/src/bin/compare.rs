@@ -22,9 +22,9 @@ Options:
                                  annotations     N sequences, and 6 annotations that refer to each by its id
                                  find-or-create  N items, half of them repeated: SELECT by name, INSERT if it is not there
                                  selects         N SELECTs by primary key, which are to take no longer with batching
-      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 20000]
+      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000]
       --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects 0]
-      --rounds <N>             How often each way is run [default: 5]
+      --rounds <N>             How often each way is run [default: 5, for selects 31]
       --row-by-row-up-to <N>   Leaves the plain ways row by row out of larger numbers of rows, as at 3 ms they take an hour
                                for a million [default: 100000]
       --markdown <FILE>        Writes the tables to a file as well
@@ -82,8 +82,8 @@ fn arguments() -> Result<Option<Arguments>> {
     use lexopt::prelude::*;
 
     let mut scenario = SCENARIOS[0];
-    let (mut rows, mut latency) = (None, None);
-    let (mut rounds, mut row_by_row_up_to) = (5, 100_000);
+    let (mut rows, mut latency, mut rounds) = (None, None, None);
+    let mut row_by_row_up_to = 100_000;
     let (mut markdown, mut plot) = (None, None);
     let (mut way, mut url) = (None, None);
     let mut parser = lexopt::Parser::from_env();
@@ -92,7 +92,7 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("scenario") => scenario = named(&parser.value()?.string()?)?,
             Long("rows") => rows = Some(parser.value()?.string()?.split(',').map(number).collect::<Result<_>>()?),
             Long("latency-ms") => latency = Some(milliseconds(&parser.value()?)?),
-            Long("rounds") => rounds = number(&parser.value()?.string()?)?,
+            Long("rounds") => rounds = Some(number(&parser.value()?.string()?)?),
             Long("row-by-row-up-to") => row_by_row_up_to = number(&parser.value()?.string()?)?,
             Long("markdown") => markdown = Some(parser.value()?.into()),
             Long("plot") => plot = Some(parser.value()?.into()),
@@ -102,7 +102,11 @@ fn arguments() -> Result<Option<Arguments>> {
             other => bail!("{}; try --help", other.unexpected()),
         }
     }
-    let rules = Rules { latency: latency.unwrap_or(scenario.latency), rounds, row_by_row_up_to };
+    let rules = Rules {
+        latency: latency.unwrap_or(scenario.latency),
+        rounds: rounds.unwrap_or(scenario.rounds),
+        row_by_row_up_to,
+    };
     let rows = rows.unwrap_or_else(|| vec![scenario.rows]);
     Ok(Some(Arguments { scenario, rows, rules, markdown, plot, way: way.zip(url) }))
 }

@@ -155,7 +155,7 @@ impl Course {
     /// Runs the entry's way once, over the proxy or straight to the server, and checks what it stored; how long it took.
     fn run(&self, entry: &mut Entry, url: &str, round: &str) -> Result<Duration> {
         let way = entry.way;
-        eprintln!("{} {}, {round}: {}", self.rows, self.scenario.unit, way.name);
+        eprintln!("{} {}, {round}: {}", self.rows, self.scenario.counted, way.name);
         self.database.execute(self.scenario.reset);
         self.database.execute("CHECKPOINT");
         let (time, peak) = in_a_process(self.scenario, way, self.rows, url, || self.proxy.reset())?;

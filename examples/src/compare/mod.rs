@@ -2,7 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`scenario`] | the pieces of work, each with its tables and its ways |
+//! | [`scenario`] | what a piece of work is |
+//! | [`scenarios`] | the pieces of work, each with its tables and its ways |
 //! | [`way`] | a way of doing one of them, in one transaction |
 //! | [`contest`] | runs each in a process of its own, in turn, and takes medians |
 //! | [`table`] | the figures as Markdown |
@@ -11,8 +12,8 @@
 pub mod contest;
 pub mod plot;
 pub mod scenario;
+pub mod scenarios;
 pub mod table;
 pub mod way;
 
 mod connections;
-mod scenarios;

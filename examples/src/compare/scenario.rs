@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::scenarios::one_table;
+use super::scenarios::{annotations, find_or_create, one_table, selects};
 use super::way::Way;
 
 /// One piece of work, the tables that it is done on, and its ways.
@@ -20,6 +20,8 @@ pub struct Scenario {
     pub rows: usize,
     /// Of a round trip where nobody says.
     pub latency: Duration,
+    /// How often each way runs where nobody says.
+    pub rounds: usize,
     /// What the ratio to row by row is to show.
     pub goal: Goal,
     /// Creates the tables.
@@ -44,7 +46,8 @@ pub enum Goal {
 }
 
 /// All scenarios; the first is done where nobody says which.
-pub const SCENARIOS: [Scenario; 1] = [one_table::SCENARIO];
+pub const SCENARIOS: [Scenario; 4] =
+    [one_table::SCENARIO, annotations::SCENARIO, find_or_create::SCENARIO, selects::SCENARIO];
 
 impl Scenario {
     /// The scenario of this name.

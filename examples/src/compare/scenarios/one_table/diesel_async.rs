@@ -7,8 +7,7 @@ use diesel::ExpressionMethods;
 use diesel::pg::Pg;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
-use super::diesel::users;
-use super::name;
+use super::{name, users};
 use crate::compare::way::{CHUNK, chunks};
 
 pub(super) async fn write_rows<C: AsyncConnection<Backend = Pg>>(conn: &mut C, rows: Range<usize>) -> Result<()> {

@@ -11,6 +11,9 @@ mod diesel_async;
 mod driver;
 mod seaorm;
 
+pub(super) use diesel::users;
+pub(super) use seaorm::user;
+
 pub(in crate::compare) const SCENARIO: Scenario = Scenario {
     name: "table",
     counted: "rows",
@@ -18,6 +21,7 @@ pub(in crate::compare) const SCENARIO: Scenario = Scenario {
     unit: "rows",
     rows: 1_000,
     latency: Duration::from_millis(3),
+    rounds: 5,
     goal: Goal::Faster,
     schema: "CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL, age int4 NOT NULL)",
     reset: "TRUNCATE users",

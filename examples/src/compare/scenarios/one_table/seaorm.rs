@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, TransactionSess
 use super::name;
 use crate::compare::way::{CHUNK, chunks};
 
-mod user {
+pub(in crate::compare) mod user {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
