@@ -100,6 +100,15 @@ impl fmt::Display for Times {
     }
 }
 
+/// A ratio as people say it where it is near to one: `+1.3 %`.
+pub struct Change(pub f64);
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:+.1} %", 100.0 * (self.0 - 1.0))
+    }
+}
+
 /// Compares every row of the three tables, ids and foreign keys included, and returns how many there are.
 ///
 /// The databases are read one after the other, as a server that serves a single connection demands.
@@ -111,16 +120,20 @@ pub fn same_rows(left: &Database, right: &Database) -> Result<usize> {
     let (left, right) = (Rows::read(left), Rows::read(right));
     let mut count = 0;
     for ((table, left), right) in TABLES.iter().zip(&left.0).zip(&right.0) {
-        for at in 0..left.len().max(right.len()) {
-            let (one, other) = (left.get(at), right.get(at));
-            if one != other {
-                let text = |row: Option<&String>| row.map_or("no such row", String::as_str).to_owned();
-                bail!("the databases differ at row {} of {table}:\n  {}\n  {}", at + 1, text(one), text(other));
-            }
+        if let Some((at, one, other)) = difference(left, right) {
+            bail!("the databases differ at row {at} of {table}:\n  {one}\n  {other}");
         }
         count += left.len();
     }
     Ok(count)
+}
+
+/// The first row in which the two differ, counted from 1, as it is in either.
+#[must_use]
+pub fn difference<'a>(left: &'a [String], right: &'a [String]) -> Option<(usize, &'a str, &'a str)> {
+    let row = |rows: &'a [String], at: usize| rows.get(at).map_or("no such row", String::as_str);
+    let at = (0..left.len().max(right.len())).find(|&at| left.get(at) != right.get(at))?;
+    Some((at + 1, row(left, at), row(right, at)))
 }
 
 /// The rows of each table in the order of their ids.

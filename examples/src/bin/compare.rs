@@ -2,30 +2,41 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use batch_examples::cli::milliseconds;
-use batch_examples::compare::contest::{self, Contest};
+use batch_examples::compare::contest::{self, Contest, Rules};
 use batch_examples::compare::plot;
+use batch_examples::compare::scenario::{SCENARIOS, Scenario};
 use batch_support::Server;
 
 const HELP: &str = "\
-Writes rows into one table in one transaction, in every way that Diesel, diesel-async, SeaORM and tokio-postgres have and
-with batched inserts, each several times in turn and in a process of its own, and compares them.
+Does one piece of work in one transaction, in every way that Diesel, diesel-async, SeaORM and tokio-postgres have and with
+batched inserts, each several times in turn and in a process of its own, and compares them.
 
 Usage: compare [OPTIONS]
 
 Options:
-      --rows <N,…>        Rows of the transaction; several numbers make a series [default: 1000]
-      --latency-ms <MS>   Round-trip time added to the connection, in milliseconds [default: 3]
-      --rounds <N>        How often each way is run [default: 5]
-      --markdown <FILE>   Writes the tables to a file as well
-      --plot <FILE.svg>   Draws rows per second over rows
-  -h, --help              Print this help
+      --scenario <NAME>        What is done [default: table]
+                                 table           N rows into one table
+                                 annotations     N sequences, and 6 annotations that refer to each by its id
+                                 find-or-create  N items, half of them repeated: SELECT by name, INSERT if it is not there
+                                 selects         N SELECTs by primary key, which are to take no longer with batching
+      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000]
+      --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects 0]
+      --rounds <N>             How often each way is run [default: 5, for selects 31]
+      --row-by-row-up-to <N>   Leaves the plain ways row by row out of larger numbers of rows, as at 3 ms they take an hour
+                               for a million [default: 100000]
+      --markdown <FILE>        Writes the tables to a file as well
+      --plot <FILE.svg>        Draws the speed over the number of rows
+  -h, --help                   Print this help
 
-Before the transaction that is measured, each way writes 100 rows in one of its own: statements are prepared and ids in
-stock as in a service that has run for a while. Row by row is left out above 100,000 rows.
+Before the transaction that is measured, each way does 100 of the same in one of its own: statements are prepared and ids in
+stock as in a service that has run for a while. Every other round goes from the last way to the first. After each run the
+rows are checked.
+
+Statements and round trips are counted by the proxy that adds the latency. Without latency there is nothing between the ways
+and Postgres while they are timed, and they are counted in a round before.
 
 Postgres is taken from DATABASE_URL, else from Docker, else from the machine's own server binaries; which one it was is
 printed. The database is a fresh one, dropped at the end.
@@ -33,9 +44,9 @@ printed. The database is a fresh one, dropped at the end.
 
 /// What the command line asks for.
 struct Arguments {
+    scenario: Scenario,
     rows: Vec<usize>,
-    latency: Duration,
-    rounds: usize,
+    rules: Rules,
     markdown: Option<PathBuf>,
     plot: Option<PathBuf>,
     /// The process is to do one way, for another that measures.
@@ -48,12 +59,12 @@ fn main() -> Result<()> {
         return Ok(());
     };
     if let Some((way, url)) = &arguments.way {
-        return contest::serve(way, arguments.rows[0], url);
+        return contest::serve(arguments.scenario, way, arguments.rows[0], url);
     }
     Server::try_shared()?;
     let mut contests = Vec::new();
     for &rows in &arguments.rows {
-        let held = Contest::hold(rows, arguments.latency, arguments.rounds)?;
+        let held = Contest::hold(arguments.scenario, rows, arguments.rules)?;
         writeln!(std::io::stdout(), "{held}")?;
         contests.push(held);
     }
@@ -70,36 +81,45 @@ fn main() -> Result<()> {
 fn arguments() -> Result<Option<Arguments>> {
     use lexopt::prelude::*;
 
-    let mut arguments = Arguments {
-        rows: vec![1_000],
-        latency: Duration::from_millis(3),
-        rounds: 5,
-        markdown: None,
-        plot: None,
-        way: None,
-    };
+    let mut scenario = SCENARIOS[0];
+    let (mut rows, mut latency, mut rounds) = (None, None, None);
+    let mut row_by_row_up_to = 100_000;
+    let (mut markdown, mut plot) = (None, None);
     let (mut way, mut url) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("rows") => arguments.rows = numbers(&parser.value()?.string()?)?,
-            Long("latency-ms") => arguments.latency = milliseconds(&parser.value()?)?,
-            Long("rounds") => arguments.rounds = *numbers(&parser.value()?.string()?)?.first().unwrap_or(&1),
-            Long("markdown") => arguments.markdown = Some(parser.value()?.into()),
-            Long("plot") => arguments.plot = Some(parser.value()?.into()),
+            Long("scenario") => scenario = named(&parser.value()?.string()?)?,
+            Long("rows") => rows = Some(parser.value()?.string()?.split(',').map(number).collect::<Result<_>>()?),
+            Long("latency-ms") => latency = Some(milliseconds(&parser.value()?)?),
+            Long("rounds") => rounds = Some(number(&parser.value()?.string()?)?),
+            Long("row-by-row-up-to") => row_by_row_up_to = number(&parser.value()?.string()?)?,
+            Long("markdown") => markdown = Some(parser.value()?.into()),
+            Long("plot") => plot = Some(parser.value()?.into()),
             Long("way") => way = Some(parser.value()?.string()?),
             Long("url") => url = Some(parser.value()?.string()?),
             Short('h') | Long("help") => return Ok(None),
             other => bail!("{}; try --help", other.unexpected()),
         }
     }
-    arguments.way = way.zip(url);
-    Ok(Some(arguments))
+    let rules = Rules {
+        latency: latency.unwrap_or(scenario.latency),
+        rounds: rounds.unwrap_or(scenario.rounds),
+        row_by_row_up_to,
+    };
+    let rows = rows.unwrap_or_else(|| vec![scenario.rows]);
+    Ok(Some(Arguments { scenario, rows, rules, markdown, plot, way: way.zip(url) }))
 }
 
-/// `1000,10_000`
-fn numbers(text: &str) -> Result<Vec<usize>> {
-    let number = |part: &str| part.trim().replace('_', "").parse().ok().filter(|&number| number > 0);
-    let numbers: Option<Vec<usize>> = text.split(',').map(number).collect();
-    numbers.with_context(|| format!("{text:?} is not a number above 0, nor several with commas between"))
+fn named(name: &str) -> Result<Scenario> {
+    Scenario::named(name).with_context(|| {
+        let names = SCENARIOS.map(|scenario| scenario.name);
+        format!("there is no scenario {name:?}, but {}", names.join(", "))
+    })
+}
+
+/// `10_000`
+fn number(text: &str) -> Result<usize> {
+    let number = text.trim().replace('_', "").parse().ok().filter(|&number| number > 0);
+    number.with_context(|| format!("{text:?} is not a number above 0"))
 }

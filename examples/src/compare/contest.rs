@@ -8,77 +8,114 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use batch_support::{Database, Proxy, Wire, peak_memory};
 
-use super::ways::{Job, Kind, SCHEMA, WAYS, Way};
+use super::scenario::Scenario;
+use super::way::{Job, Kind, WARM_UP, Way};
+use crate::report::difference;
 
-/// Above so many rows, row by row takes minutes and is left out.
-pub const MAX_PLAIN_ROWS: usize = 100_000;
+/// How a contest is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Of a round trip, in addition to loopback's own.
+    pub latency: Duration,
+    /// How often each way runs.
+    pub rounds: usize,
+    /// Above so many rows, row by row is left out.
+    pub row_by_row_up_to: usize,
+}
 
 /// What one way cost, over all rounds.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Which way.
     pub way: Way,
-    /// Of each round, sorted.
+    /// Of each round.
     pub times: Vec<Duration>,
-    /// Of the last round; all are alike.
+    /// Of one round; all are alike.
     pub wire: Wire,
     /// The most memory that the process used in any round, in KiB; `None` where the system does not tell.
     pub peak_memory: Option<u64>,
 }
 
 impl Entry {
+    fn without_figures(way: Way) -> Self {
+        Self { way, times: Vec::new(), wire: Wire::default(), peak_memory: None }
+    }
+
     /// The median.
     pub fn time(&self) -> Duration {
-        self.times[self.times.len() / 2]
+        median(self.times.iter().copied(), Duration::cmp)
     }
 
     /// Half of what lies between the fastest and the slowest round, as a part of the median.
     pub fn spread(&self) -> f64 {
-        let (first, last) = (self.times[0], self.times[self.times.len() - 1]);
-        (last - first).as_secs_f64() / 2.0 / self.time().as_secs_f64()
+        let fastest = self.times.iter().min().copied().unwrap_or_default();
+        let slowest = self.times.iter().max().copied().unwrap_or_default();
+        (slowest - fastest).as_secs_f64() / 2.0 / self.time().as_secs_f64()
+    }
+
+    /// The median of the rounds' ratios to those of `other`: a noisy minute hits both.
+    pub fn ratio_to(&self, other: &Entry) -> f64 {
+        let rounds = self.times.iter().zip(&other.times);
+        median(rounds.map(|(mine, other)| mine.as_secs_f64() / other.as_secs_f64()), f64::total_cmp)
     }
 }
 
-/// All ways with so many rows over a connection of this latency.
+/// The middle one.
+fn median<T: Copy + Default>(values: impl Iterator<Item = T>, order: fn(&T, &T) -> std::cmp::Ordering) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_by(order);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// All ways of a scenario with so many rows over a connection of this latency.
 #[derive(Clone, Debug)]
 pub struct Contest {
-    /// Rows in the transaction that is measured.
+    /// What is done.
+    pub scenario: Scenario,
+    /// How much of it in the transaction that is measured.
     pub rows: usize,
     /// Of a round trip, in addition to loopback's own.
     pub latency: Duration,
-    /// In the order of [`WAYS`].
+    /// In the order of the scenario's ways.
     pub entries: Vec<Entry>,
 }
 
 impl Contest {
-    /// Runs every way `rounds` times, in turn. Each begins with an empty table and checks what it stored.
+    /// Runs every way in turn, every other round from the last to the first. Each begins with the same tables, and what it
+    /// stored is checked.
+    ///
+    /// Without latency the proxy that counts would be most of a round trip. It then has a round of its own, before those that
+    /// are timed.
     ///
     /// # Errors
     ///
     /// Those of a way, with its name.
-    pub fn hold(rows: usize, latency: Duration, rounds: usize) -> Result<Self> {
-        let database = Database::create();
-        database.execute(SCHEMA);
-        let proxy = Proxy::start(database.url(), latency);
-        let ways = WAYS.into_iter().filter(|way| way.kind != Kind::Plain || rows <= MAX_PLAIN_ROWS);
+    pub fn hold(scenario: Scenario, rows: usize, rules: Rules) -> Result<Self> {
+        let course = Course::new(scenario, rows, rules.latency);
+        let takes_part = |way: &Way| way.kind != Kind::Plain || rows <= rules.row_by_row_up_to;
         let mut entries: Vec<Entry> =
-            ways.map(|way| Entry { way, times: Vec::new(), wire: Wire::default(), peak_memory: None }).collect();
-        for round in 1..=rounds {
+            scenario.ways.iter().copied().filter(takes_part).map(Entry::without_figures).collect();
+        let url = if rules.latency.is_zero() {
             for entry in &mut entries {
-                eprintln!("{rows} rows, round {round} of {rounds}: {}", entry.way.name);
-                database.execute("TRUNCATE users");
-                database.execute("CHECKPOINT");
-                let (time, peak) = in_a_process(entry, rows, &proxy)?;
-                let stored = database.query("SELECT count(*), count(DISTINCT id), sum(age) FROM users");
-                check(entry.way, rows, &stored)?;
-                entry.times.push(time);
-                entry.peak_memory = entry.peak_memory.max(peak);
+                course.run(entry, course.proxy.url(), "counting")?;
             }
+            course.database.url()
+        } else {
+            course.proxy.url()
+        };
+        for at in 1..=rules.rounds {
+            let round = format!("round {at} of {}", rules.rounds);
+            for entry in &mut entries {
+                let time = course.run(entry, url, &round)?;
+                entry.times.push(time);
+            }
+            // The next one goes the other way.
+            entries.reverse();
         }
-        for entry in &mut entries {
-            entry.times.sort();
+        if rules.rounds % 2 == 1 {
+            entries.reverse();
         }
-        Ok(Self { rows, latency, entries })
+        Ok(Self { scenario, rows, latency: rules.latency, entries })
     }
 
     /// What the way is compared with: row by row with the same ORM.
@@ -90,24 +127,61 @@ impl Contest {
     pub fn copy(&self) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.way.kind == Kind::Copy)
     }
-}
 
-/// Whether the rows of the warm-up and the others are there, each with an id of its own.
-fn check(way: Way, rows: usize, stored: &[Vec<Option<String>>]) -> Result<()> {
-    let sum_to = |rows: usize| rows * rows.saturating_sub(1) / 2;
-    let count = rows + super::ways::WARM_UP;
-    let expected = [count, count, sum_to(rows) + sum_to(super::ways::WARM_UP)].map(|number| Some(number.to_string()));
-    if stored != [expected.to_vec()] {
-        bail!("{}: the table holds {stored:?} and not {expected:?}", way.name);
+    /// How many of the scenario's units the entry did per second.
+    pub fn speed(&self, entry: &Entry) -> f64 {
+        (self.rows * self.scenario.each) as f64 / entry.time().as_secs_f64()
     }
-    Ok(())
 }
 
-/// Runs the way in this program, started anew, which ends up in [`serve`].
-fn in_a_process(entry: &mut Entry, rows: usize, proxy: &Proxy) -> Result<(Duration, Option<u64>)> {
+/// Where a contest takes place.
+struct Course {
+    scenario: Scenario,
+    rows: usize,
+    /// What every way has to leave.
+    expected: Vec<String>,
+    database: Database,
+    proxy: Proxy,
+}
+
+impl Course {
+    fn new(scenario: Scenario, rows: usize, latency: Duration) -> Self {
+        let database = Database::create();
+        database.execute(scenario.schema);
+        let proxy = Proxy::start(database.url(), latency);
+        Self { scenario, rows, expected: (scenario.expected)(WARM_UP + rows), database, proxy }
+    }
+
+    /// Runs the entry's way once, over the proxy or straight to the server, and checks what it stored; how long it took.
+    fn run(&self, entry: &mut Entry, url: &str, round: &str) -> Result<Duration> {
+        let way = entry.way;
+        eprintln!("{} {}, {round}: {}", self.rows, self.scenario.counted, way.name);
+        self.database.execute(self.scenario.reset);
+        self.database.execute("CHECKPOINT");
+        let (time, peak) = in_a_process(self.scenario, way, self.rows, url, || self.proxy.reset())?;
+        if url == self.proxy.url() {
+            entry.wire = self.proxy.wire();
+        }
+        entry.peak_memory = entry.peak_memory.max(peak);
+        let stored: Vec<String> = self.database.query(self.scenario.stored).into_iter().flatten().flatten().collect();
+        if let Some((at, stored, expected)) = difference(&stored, &self.expected) {
+            bail!("{}: row {at} is not as it should be:\n  {stored}\n  {expected}", way.name);
+        }
+        Ok(time)
+    }
+}
+
+/// Runs the way in this program, started anew, which ends up in [`serve`]; the time that it took and its peak memory.
+fn in_a_process(
+    scenario: Scenario,
+    way: Way,
+    rows: usize,
+    url: &str,
+    on_start: impl FnOnce(),
+) -> Result<(Duration, Option<u64>)> {
     let program = std::env::current_exe()?;
     let mut child = Command::new(program)
-        .args(["--way", entry.way.name, "--rows", &rows.to_string(), "--url", proxy.url()])
+        .args(["--scenario", scenario.name, "--way", way.name, "--rows", &rows.to_string(), "--url", url])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -119,22 +193,20 @@ fn in_a_process(entry: &mut Entry, rows: usize, proxy: &Proxy) -> Result<(Durati
         if line.trim() != "ready" {
             bail!("the process ended before it was ready");
         }
-        proxy.reset();
+        on_start();
         writeln!(input, "go")?;
         line.clear();
         output.read_line(&mut line)?;
         Ok(line)
     };
     let said = talk(&mut child);
-    let wire = proxy.wire();
     let status = child.wait()?;
-    let said = said.with_context(|| entry.way.name.to_owned())?;
+    let said = said.with_context(|| way.name.to_owned())?;
     let mut words = said.split_whitespace();
     let micros: Option<u64> = words.next().and_then(|word| word.parse().ok());
     let Some(micros) = micros.filter(|_| status.success()) else {
-        bail!("{}: the process failed ({status}); its error is above", entry.way.name);
+        bail!("{}: the process failed ({status}); its error is above", way.name);
     };
-    entry.wire = wire;
     Ok((Duration::from_micros(micros), words.next().and_then(|word| word.parse().ok())))
 }
 
@@ -143,9 +215,8 @@ fn in_a_process(entry: &mut Entry, rows: usize, proxy: &Proxy) -> Result<(Durati
 /// # Errors
 ///
 /// Those of the way, and an unknown name.
-pub fn serve(way: &str, rows: usize, url: &str) -> Result<()> {
-    let way = Way::named(way).with_context(|| format!("there is no way {way:?}"))?;
-    let mut out = std::io::stdout();
+pub fn serve(scenario: Scenario, way: &str, rows: usize, url: &str) -> Result<()> {
+    let way = scenario.way(way).with_context(|| format!("there is no way {way:?}"))?;
     let mut ready = || -> Result<()> {
         writeln!(std::io::stdout(), "ready")?;
         std::io::stdout().flush()?;
@@ -155,6 +226,6 @@ pub fn serve(way: &str, rows: usize, url: &str) -> Result<()> {
     };
     let time = way.run(Job { url, rows, ready: &mut ready })?;
     let peak = peak_memory().map(|kib| kib.to_string()).unwrap_or_default();
-    writeln!(out, "{} {peak}", time.as_micros())?;
+    writeln!(std::io::stdout(), "{} {peak}", time.as_micros())?;
     Ok(())
 }

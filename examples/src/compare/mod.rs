@@ -2,12 +2,18 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`ways`] | the ways, each a function that writes rows in one transaction |
+//! | [`scenario`] | what a piece of work is |
+//! | [`scenarios`] | the pieces of work, each with its tables and its ways |
+//! | [`way`] | a way of doing one of them, in one transaction |
 //! | [`contest`] | runs each in a process of its own, in turn, and takes medians |
 //! | [`table`] | the figures as Markdown |
 //! | [`plot`] | the figures as an SVG |
 
 pub mod contest;
 pub mod plot;
+pub mod scenario;
+pub mod scenarios;
 pub mod table;
-pub mod ways;
+pub mod way;
+
+mod connections;

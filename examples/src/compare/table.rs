@@ -3,56 +3,74 @@
 use std::fmt;
 
 use super::contest::{Contest, Entry};
-use crate::report::Times;
+use super::scenario::Goal;
+use crate::report::{Change, Times};
 
 impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounds = self.entries.first().map_or(0, |entry| entry.times.len());
-        writeln!(f, "{} rows at {} ms; medians of {rounds} rounds", self.rows, self.latency.as_secs_f64() * 1e3)?;
+        let latency = self.latency.as_secs_f64() * 1e3;
+        writeln!(f, "{} {} at {latency} ms; medians of {rounds} rounds", self.rows, self.scenario.counted)?;
         writeln!(f)?;
-        let heads = ["", "seconds", "±", "rows/s", "statements", "round trips", "peak MiB", "× plain", "× COPY's time"];
-        let lines: Vec<[String; 9]> = self.entries.iter().map(|entry| self.line(entry)).collect();
-        let widths: Vec<usize> = (0..heads.len())
-            .map(|at| {
-                lines.iter().map(|line| line[at].chars().count()).chain([heads[at].chars().count()]).max().unwrap_or(0)
-            })
+        let lines: Vec<Vec<String>> =
+            std::iter::once(self.heads()).chain(self.entries.iter().map(|entry| self.line(entry))).collect();
+        let widths: Vec<usize> = (0..lines[0].len())
+            .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or_default())
             .collect();
-        let write = |f: &mut fmt::Formatter<'_>, cells: &[&str]| -> fmt::Result {
-            for (at, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+        for (number, line) in lines.iter().enumerate() {
+            for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 if at == 0 { write!(f, "| {cell:<width$} |")? } else { write!(f, " {cell:>width$} |")? }
             }
-            writeln!(f)
-        };
-        write(f, &heads)?;
-        let rules: Vec<String> = widths.iter().enumerate().map(|(at, width)| rule(at, *width)).collect();
-        write(f, &rules.iter().map(String::as_str).collect::<Vec<_>>())?;
-        for line in &lines {
-            write(f, &line.each_ref().map(String::as_str))?;
+            writeln!(f)?;
+            if number == 0 {
+                rule(f, &widths)?;
+            }
         }
         Ok(())
     }
 }
 
-fn rule(at: usize, width: usize) -> String {
-    if at == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width.saturating_sub(1))) }
+/// What lies under the heads: the names to the left, figures to the right.
+fn rule(f: &mut fmt::Formatter<'_>, widths: &[usize]) -> fmt::Result {
+    for (at, width) in widths.iter().enumerate() {
+        if at == 0 { write!(f, "| {} |", "-".repeat(*width))? } else { write!(f, " {}: |", "-".repeat(width - 1))? }
+    }
+    writeln!(f)
 }
 
 impl Contest {
-    fn line(&self, entry: &Entry) -> [String; 9] {
+    fn heads(&self) -> Vec<String> {
+        let speed = format!("{}/s", self.scenario.unit);
+        let mut heads: Vec<String> =
+            ["", "seconds", "±", &speed, "statements", "round trips", "peak MiB"].map(str::to_owned).into();
+        heads.push(match self.scenario.goal {
+            Goal::Faster => "× plain".to_owned(),
+            Goal::NotSlower => "than plain".to_owned(),
+        });
+        if self.copy().is_some() {
+            heads.push("× COPY's time".to_owned());
+        }
+        heads
+    }
+
+    fn line(&self, entry: &Entry) -> Vec<String> {
         let seconds = entry.time().as_secs_f64();
-        let faster = self.plain(entry.way).map(|plain| Times(plain.time().as_secs_f64() / seconds).to_string());
-        let slower = self.copy().map(|copy| Times(seconds / copy.time().as_secs_f64()).to_string());
         let nothing = || "–".to_owned();
-        [
+        let to_plain = self.plain(entry.way).map(|plain| match self.scenario.goal {
+            Goal::Faster => Times(plain.time().as_secs_f64() / seconds).to_string(),
+            Goal::NotSlower => Change(entry.ratio_to(plain)).to_string(),
+        });
+        let mut line = vec![
             entry.way.name.to_owned(),
             format!("{seconds:.4}"),
             format!("{:.0} %", 100.0 * entry.spread()),
-            format!("{:.0}", self.rows as f64 / seconds),
+            format!("{:.0}", self.speed(entry)),
             entry.wire.statements.to_string(),
             entry.wire.round_trips.to_string(),
             entry.peak_memory.map_or_else(nothing, |kib| format!("{:.1}", kib as f64 / 1024.0)),
-            faster.unwrap_or_else(nothing),
-            slower.unwrap_or_else(nothing),
-        ]
+            to_plain.unwrap_or_else(nothing),
+        ];
+        line.extend(self.copy().map(|copy| Times(seconds / copy.time().as_secs_f64()).to_string()));
+        line
     }
 }

@@ -1,49 +1,182 @@
 //! `compare`, as a user runs it, with few rows.
 
-use std::process::Command;
+use std::collections::HashSet;
+use std::process::{Command, Output};
 
-use batch_examples::compare::ways::{Kind, WAYS};
+use batch_examples::compare::scenario::Scenario;
+use batch_examples::compare::scenarios::find_or_create;
+use batch_examples::compare::way::Kind;
 
-#[test]
-fn compare_lists_every_way_and_what_it_sent() {
+/// A line of a table: what it says of a way.
+#[derive(Debug)]
+struct Line {
+    way: String,
+    statements: u64,
+    round_trips: u64,
+    to_plain: String,
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).output().unwrap()
+}
+
+/// Runs a scenario once for so many rows, with a table and a plot, and returns its way's lines.
+///
+/// The table has these columns, and a line for each way; the plot has a name for each line.
+fn compare(name: &str, rows: &str, latency: &str, columns: &str) -> Vec<Line> {
+    let scenario = Scenario::named(name).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let (markdown, plot) = (folder.path().join("table.md"), folder.path().join("plot.svg"));
-    let run = Command::new(env!("CARGO_BIN_EXE_compare"))
-        .args(["--rows", "50,300", "--latency-ms", "0", "--rounds", "1", "--markdown"])
-        .arg(&markdown)
-        .arg("--plot")
-        .arg(&plot)
-        .output()
-        .unwrap();
+    let path = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+    let (markdown, plot) = (path("table.md"), path("plot.svg"));
+    let run = run(&[
+        "--scenario",
+        name,
+        "--rows",
+        rows,
+        "--latency-ms",
+        latency,
+        "--rounds",
+        "1",
+        "--markdown",
+        &markdown,
+        "--plot",
+        &plot,
+    ]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let tables = std::fs::read_to_string(&markdown).unwrap();
-    assert_eq!(String::from_utf8(run.stdout).unwrap().matches("rows at 0 ms").count(), 2);
-    for way in WAYS {
-        let lines: Vec<Vec<&str>> = tables
-            .lines()
-            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
-            .filter(|cells| cells.get(1) == Some(&way.name))
-            .collect();
-        assert_eq!(lines.len(), 2, "{}: {tables}", way.name);
-        let round_trips: Vec<u64> = lines.iter().map(|cells| cells[6].parse().unwrap()).collect();
-        match way.kind {
-            Kind::Plain => assert!(round_trips[0] > 50 && round_trips[1] > 300, "{}: {round_trips:?}", way.name),
-            // A pool asks whether its connection is alive, and a driver may prepare a statement.
-            Kind::Batched => assert!(round_trips.iter().all(|&trips| trips <= 6), "{}: {round_trips:?}", way.name),
-            Kind::Bulk | Kind::Copy => assert!(round_trips[1] < 20, "{}: {round_trips:?}", way.name),
-        }
-    }
+    assert_eq!(String::from_utf8(run.stdout).unwrap().trim(), tables.trim());
+    assert_eq!(
+        tables.matches(&format!(" {} at {latency} ms; medians of 1 rounds\n", scenario.counted)).count(),
+        rows.split(',').count()
+    );
+
     let plot = std::fs::read_to_string(&plot).unwrap();
-    assert!(plot.starts_with("<svg"));
-    for name in ["SeaORM, batched", "Diesel, row by row", "binary COPY"] {
+    assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"));
+    for way in scenario.ways.iter().filter(|way| way.kind != Kind::BatchedNoIds) {
+        let name = way.name.replace('&', "&amp;");
         assert_eq!(plot.matches(&format!("\n{name}\n")).count(), 1, "{name}");
+    }
+
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let mut table = tables.lines().filter(|line| line.starts_with('|')).map(cells);
+    assert_eq!(table.next().unwrap().join(" | "), columns);
+    let of_ways = table.filter(|cells| scenario.way(&cells[0]).is_some());
+    let lines: Vec<Line> = of_ways
+        .map(|cells| Line {
+            way: cells[0].clone(),
+            statements: cells[4].parse().unwrap(),
+            round_trips: cells[5].parse().unwrap(),
+            to_plain: cells[7].clone(),
+        })
+        .collect();
+    let ways: Vec<&str> = scenario.ways.iter().map(|way| way.name).collect();
+    let listed: Vec<&str> = lines.iter().map(|line| line.way.as_str()).collect();
+    assert_eq!(listed, ways.repeat(rows.split(',').count()));
+    lines
+}
+
+impl Line {
+    fn kind(&self, scenario: &str) -> Kind {
+        Scenario::named(scenario).unwrap().way(&self.way).unwrap().kind
     }
 }
 
 #[test]
+fn compare_lists_every_way_and_what_it_sent() {
+    let columns = " | seconds | ± | rows/s | statements | round trips | peak MiB | × plain | × COPY's time";
+    let lines = compare("table", "50,300", "0", columns);
+    let (few, many) = lines.split_at(lines.len() / 2);
+    for (few, many) in few.iter().zip(many) {
+        match few.kind("table") {
+            Kind::Plain => assert_eq!((few.statements, many.statements), (52, 302), "{few:?}"),
+            // A pool asks whether its connection is alive, and a driver may prepare a statement.
+            Kind::Batched | Kind::BatchedNoIds => {
+                assert_eq!((few.statements, many.statements), (1, 1), "{few:?}");
+                assert!(few.round_trips <= 6 && many.round_trips <= 6, "{few:?}, {many:?}");
+            }
+            Kind::Bulk | Kind::Copy => assert!(many.round_trips < 20, "{many:?}"),
+        }
+    }
+}
+
+#[test]
+fn compare_writes_annotations_that_refer_to_their_sequences() {
+    let columns = " | seconds | ± | rows/s | statements | round trips | peak MiB | × plain | × COPY's time";
+    for line in compare("annotations", "40", "1", columns) {
+        let statements = match line.way.as_str() {
+            "tokio-postgres, pipelined" => 2 + 40 * 7,
+            "binary COPY, ids reserved by hand" => 2 + 3,
+            _ => match line.kind("annotations") {
+                Kind::Plain => 2 + 40 * 7,
+                Kind::Batched => 1,
+                _ => 2 + 2,
+            },
+        };
+        assert_eq!(line.statements, statements, "{line:?}");
+    }
+}
+
+#[test]
+fn compare_finds_or_creates_and_sends_what_waits_only_if_it_is_looked_for() {
+    // What the warm-up created is there; the others wait until one of them is looked for, or the end.
+    let mut stored: HashSet<String> = (0..100).map(find_or_create::name).collect();
+    let mut waiting: HashSet<String> = HashSet::new();
+    let (mut created, mut flushes) = (0, 0);
+    for name in (100..140).map(find_or_create::name) {
+        if waiting.contains(&name) {
+            flushes += 1;
+            stored.extend(waiting.drain());
+        }
+        if !stored.contains(&name) {
+            created += 1;
+            waiting.insert(name);
+        }
+    }
+    flushes += u64::from(!waiting.is_empty());
+    assert_eq!(created, 20);
+
+    let columns = " | seconds | ± | items/s | statements | round trips | peak MiB | × plain";
+    for line in compare("find-or-create", "40", "0", columns) {
+        let sent = match line.kind("find-or-create") {
+            Kind::Plain => 40 + created,
+            Kind::Batched => 40 + flushes,
+            _ => 2,
+        };
+        assert_eq!(line.statements, 2 + sent, "{line:?}");
+    }
+}
+
+#[test]
+fn compare_selects_with_and_without_batching_by_the_same_statements() {
+    let columns = " | seconds | ± | SELECTs/s | statements | round trips | peak MiB | than plain";
+    for line in compare("selects", "40", "0", columns) {
+        assert_eq!(line.statements, 42, "{line:?}");
+        match line.kind("selects") {
+            Kind::Plain => assert_eq!(line.to_plain, "+0.0 %", "{line:?}"),
+            _ => assert!(line.to_plain.ends_with(" %"), "{line:?}"),
+        }
+    }
+}
+
+#[test]
+fn compare_leaves_row_by_row_out_where_it_is_told_to() {
+    let run = run(&["--rows", "20,21", "--row-by-row-up-to", "20", "--latency-ms", "0", "--rounds", "1"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let tables = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(tables.matches("row by row").count(), 3, "{tables}");
+    assert_eq!(tables.matches("| SeaORM, batched ").count(), 2, "{tables}");
+}
+
+#[test]
 fn compare_says_what_it_does_not_understand() {
-    for (arguments, said) in [(["--rows", "many"], "not a number"), (["--speed", "1"], "--help")] {
-        let run = Command::new(env!("CARGO_BIN_EXE_compare")).args(arguments).args(["--rounds", "0"]).output().unwrap();
+    let wrong = [
+        (["--rows", "many"], "not a number"),
+        (["--rows", "0"], "not a number above 0"),
+        (["--speed", "1"], "--help"),
+        (["--scenario", "deletes"], "table, annotations, find-or-create, selects"),
+    ];
+    for (arguments, said) in wrong {
+        let run = run(&arguments);
         assert!(!run.status.success(), "{arguments:?}");
         assert!(String::from_utf8_lossy(&run.stderr).contains(said), "{arguments:?}");
     }
