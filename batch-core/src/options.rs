@@ -39,7 +39,7 @@ impl BatchOptions {
         Self {
             max_rows: 10_000,
             max_bytes: 8 << 20,
-            max_id_block: 4_096,
+            max_id_block: 10_000,
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
             late_begin: true,
@@ -78,7 +78,7 @@ impl BatchOptions {
     /// Reserves at most this many ids of one sequence at a time. Blocks start small and grow with use; what is left
     /// of them when the process ends stays unused, as after a rollback.
     ///
-    /// Defaults to 4,096.
+    /// Defaults to 10,000, as many as rows may wait.
     ///
     /// # Panics
     ///

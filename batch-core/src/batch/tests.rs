@@ -1222,6 +1222,23 @@ mod reserving_on_the_way {
     }
 
     #[test]
+    fn after_a_transaction_as_large_as_the_budget_the_next_asks_for_none() {
+        let mut program = Program::new([users()]);
+        program.begin_stocked();
+        for _ in 0..9_999 {
+            assert!(matches!(program.user("a"), Seen::Answer(_)));
+        }
+        program.run("COMMIT");
+        program.wire();
+        program.run("BEGIN");
+        for _ in 0..10_000 {
+            assert!(matches!(program.user("a"), Seen::Answer(_)));
+        }
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", "flush users and 10000 of 1", "COMMIT"]);
+    }
+
+    #[test]
     fn a_flush_that_fails_brings_no_ids() {
         let mut program = Program::new([users()]);
         program.begin_stocked();

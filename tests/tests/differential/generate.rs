@@ -97,7 +97,7 @@ pub(crate) enum Cell {
 /// Any program.
 pub(crate) fn program() -> impl Strategy<Value = Program> {
     let max_rows = prop_oneof![1 => Just(1_usize), 1 => Just(2), 1 => Just(5), 4 => Just(10_000)];
-    let max_id_block = prop_oneof![1 => Just(1_u32), 1 => Just(3), 5 => Just(4_096)];
+    let max_id_block = prop_oneof![1 => Just(1_u32), 1 => Just(3), 5 => Just(10_000)];
     let mostly = || prop::bool::weighted(0.8);
     let options = (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), max_id_block).prop_map(
         |(max_rows, merge, late_begin, overlap, max_id_block)| Options {
