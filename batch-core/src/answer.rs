@@ -20,29 +20,65 @@ pub struct Field {
     pub type_oid: u32,
 }
 
-/// Rows in Postgres' binary format, row after row in one buffer.
+/// Rows in Postgres' binary format, in one buffer.
 #[derive(Clone, Debug)]
 pub struct Rows {
     fields: Arc<[Field]>,
-    bytes: Vec<u8>,
-    /// Where each value ends in `bytes`, and whether it is NULL.
-    cells: Vec<(u32, bool)>,
+    /// Values in the buffer.
+    cells: usize,
+    /// An [`End`] for each value there is to be, then the values.
+    buffer: Vec<u8>,
+}
+
+/// Where a value ends, and whether it is NULL.
+struct End(u64);
+
+impl End {
+    const SIZE: usize = 8;
+    const NULL: u64 = 1 << 63;
+
+    fn new(at: usize, is_null: bool) -> Self {
+        Self(at as u64 | if is_null { Self::NULL } else { 0 })
+    }
+
+    fn at(&self) -> usize {
+        (self.0 & !Self::NULL) as usize
+    }
+
+    fn is_null(&self) -> bool {
+        self.0 & Self::NULL != 0
+    }
 }
 
 impl Default for Rows {
     fn default() -> Self {
-        Self::new(Arc::from([]))
+        Self::new(Arc::from([]), 0)
     }
 }
 
 impl Rows {
-    pub(crate) fn new(fields: Arc<[Field]>) -> Self {
-        Self { fields, bytes: Vec::new(), cells: Vec::new() }
+    /// Room for so many rows, whose values are then pushed one by one.
+    pub(crate) fn new(fields: Arc<[Field]>, rows: usize) -> Self {
+        /// What most values fit into, so that most answers are one allocation.
+        const VALUE: usize = 12;
+        let cells = rows * fields.len();
+        let mut buffer = Vec::with_capacity(cells * (End::SIZE + VALUE));
+        buffer.resize(cells * End::SIZE, 0);
+        Self { fields, cells: 0, buffer }
     }
 
     pub(crate) fn push(&mut self, value: Option<&[u8]>) {
-        self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.cells.push((self.bytes.len() as u32, value.is_none()));
+        self.buffer.extend_from_slice(value.unwrap_or_default());
+        let End(end) = End::new(self.buffer.len(), value.is_none());
+        let at = self.cells * End::SIZE;
+        self.buffer[at..at + End::SIZE].copy_from_slice(&end.to_ne_bytes());
+        self.cells += 1;
+    }
+
+    fn end(&self, cell: usize) -> End {
+        let mut end = [0; End::SIZE];
+        end.copy_from_slice(&self.buffer[cell * End::SIZE..][..End::SIZE]);
+        End(u64::from_ne_bytes(end))
     }
 
     /// The columns.
@@ -52,7 +88,7 @@ impl Rows {
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.cells.len().checked_div(self.fields.len()).unwrap_or(0)
+        self.cells.checked_div(self.fields.len()).unwrap_or(0)
     }
 
     /// Whether there are none.
@@ -67,10 +103,11 @@ impl Rows {
     /// Panics if there is no such row or column.
     pub fn get(&self, row: usize, column: usize) -> Option<&[u8]> {
         assert!(column < self.fields.len(), "the answer has {} columns", self.fields.len());
-        let at = row * self.fields.len() + column;
-        let start = at.checked_sub(1).map_or(0, |before| self.cells[before].0) as usize;
-        let (end, is_null) = self.cells[at];
-        (!is_null).then(|| &self.bytes[start..end as usize])
+        let cell = row * self.fields.len() + column;
+        assert!(cell < self.cells, "the answer has {} rows", self.len());
+        let start = cell.checked_sub(1).map_or(self.cells * End::SIZE, |before| self.end(before).at());
+        let end = self.end(cell);
+        (!end.is_null()).then(|| &self.buffer[start..end.at()])
     }
 }
 
@@ -81,7 +118,7 @@ mod tests {
     #[test]
     fn values_are_found_by_row_and_column() {
         let field = |name: &str| Field { name: name.into(), type_oid: 25 };
-        let mut rows = Rows::new([field("a"), field("b")].into());
+        let mut rows = Rows::new([field("a"), field("b")].into(), 2);
         for value in [Some(&b"x"[..]), None, Some(b""), Some(b"yz")] {
             rows.push(value);
         }

@@ -13,9 +13,11 @@ use crate::run;
 #[derive(Debug)]
 pub(crate) enum Line {
     Here(PoolConnection<Postgres>),
-    Away(JoinHandle<(PoolConnection<Postgres>, Result<Vec<TextRow>, sqlx::Error>)>),
+    Away(JoinHandle<(PoolConnection<Postgres>, Rows)>),
     Ended,
 }
+
+type Rows = Result<Vec<TextRow>, sqlx::Error>;
 
 impl Line {
     pub(crate) fn conn(&mut self) -> Result<&mut PgConnection, Failure> {
@@ -58,7 +60,7 @@ impl Line {
     }
 
     /// Waits for the query that was launched.
-    pub(crate) async fn land(&mut self) -> Result<Vec<TextRow>, sqlx::Error> {
+    pub(crate) async fn land(&mut self) -> Rows {
         let Self::Away(flight) = self else { return Ok(Vec::new()) };
         // Its runtime may have been shut down meanwhile, and the connection with it.
         let (line, result) = match flight.await {

@@ -465,7 +465,7 @@ impl Batch {
     fn push(&mut self, execution: &Execution<'_>, made: &[Made]) -> Answer {
         let Execution { plan, insert, binds, checked } = *execution;
         let clocks = self.transaction.clocks.as_ref();
-        let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields)) };
+        let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields), insert.rows) };
         let (waiting, hasher) = self.pending.table_mut(&plan.table, &insert.table_sql);
         if waiting.rows == 0 {
             waiting.conflict = insert.conflict.as_ref().map(|conflict| conflict.sql.clone());
