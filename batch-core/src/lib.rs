@@ -54,6 +54,8 @@ mod error;
 mod flush;
 mod harmless;
 mod ids;
+#[cfg(feature = "ingest")]
+pub mod ingest;
 mod looks;
 mod options;
 mod pending;

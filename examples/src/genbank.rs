@@ -5,7 +5,7 @@ use gb_io::reader::SeqReader;
 use gb_io::seq::{Feature as GbFeature, Location, Seq};
 
 /// The files come with the program, which therefore runs from anywhere.
-const FILES: [(&str, &[u8]); 3] = [
+pub(crate) const FILES: [(&str, &[u8]); 3] = [
     ("NC_000932.gb", include_bytes!("../data/genbank/NC_000932.gb")),
     ("NC_005816.gb", include_bytes!("../data/genbank/NC_005816.gb")),
     ("cor6_6.gb", include_bytes!("../data/genbank/cor6_6.gb")),

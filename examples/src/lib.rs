@@ -9,6 +9,7 @@
 //! | [`diesel_async_import`] | the same with diesel-async |
 //! | [`entities`] | the same for SeaORM |
 //! | [`seaorm_import`] | records → rows, one `insert` each |
+//! | [`ingestion`] | files through a pipeline whose commits overlap with parsing, killed and restarted |
 //! | [`cli`] | the programs' options and progress bar |
 //! | [`measure`] | what a piece of work cost, in time and on the wire |
 //! | [`report`] | the comparison that the programs print |
@@ -21,6 +22,7 @@ pub mod diesel_async_import;
 pub mod diesel_import;
 pub mod entities;
 pub mod genbank;
+pub mod ingestion;
 pub mod measure;
 pub mod models;
 pub mod report;

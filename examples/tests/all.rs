@@ -3,4 +3,5 @@
 
 mod compare;
 mod genbank_import;
+mod ingest;
 mod web;

@@ -6,6 +6,7 @@
 mod diesel_async_own;
 mod diesel_own;
 mod differential;
+mod ingest;
 mod seaorm_own;
 mod storage;
 

@@ -1,0 +1,546 @@
+//! Ingestion of a stream through an expensive stage: batches are committed while the next ones are extracted.
+//!
+//! ```text
+//! source → stage (so many at a time) → batch N+1 fills up
+//!                                      batch N is being committed
+//! ```
+//!
+//! Items are committed in the order of the source, and memory is bounded: by the batches that may be held
+//! ([`Ingest::max_batches`]), which share one budget of bytes, and by the items that the stage works on. The commit is the
+//! program's own code, on the ORM's connection with batching on.
+//!
+//! ```
+//! use batch_core::ingest::{Extracted, Ingest};
+//! use futures_util::stream;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = stream::iter((0..1_000).map(Ok::<u32, std::io::Error>));
+//! let mut committed = Vec::new();
+//! let report = Ingest::new()
+//!     .max_rows(100)
+//!     .run(
+//!         source,
+//!         async |n: u32| match n % 7 {
+//!             0 => Ok(Extracted::bad("a multiple of seven")),
+//!             _ => Ok(Extracted::new(n, 1, size_of::<u32>())),
+//!         },
+//!         async |batch| {
+//!             // begin a transaction, insert batch.items with the ORM, commit
+//!             committed.extend(batch.items);
+//!             Ok::<(), std::io::Error>(())
+//!         },
+//!     )
+//!     .await?;
+//! assert_eq!((report.items, report.batches, report.bad.len()), (857, 9, 143));
+//! # assert_eq!(committed.len(), 857);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{self, Either};
+use futures_util::stream::{Stream, StreamExt};
+
+mod marks;
+mod memory;
+
+pub use marks::{BadMark, Marks};
+
+/// How a stream is ingested.
+pub struct Ingest<'a, T> {
+    concurrency: usize,
+    max_rows: usize,
+    max_bytes: Option<usize>,
+    max_batches: usize,
+    max_bad: usize,
+    marks: Option<Marks>,
+    key: Option<Key<'a, T>>,
+    on_batch_committed: Option<OnCommitted<'a>>,
+}
+
+type Key<'a, T> = Box<dyn Fn(&T) -> String + Send + Sync + 'a>;
+type OnCommitted<'a> = Box<dyn FnMut(&Committed) + Send + 'a>;
+
+impl<T> fmt::Debug for Ingest<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { concurrency, max_rows, max_bytes, max_batches, max_bad, marks, key: _, on_batch_committed: _ } =
+            self;
+        f.debug_struct("Ingest")
+            .field("concurrency", concurrency)
+            .field("max_rows", max_rows)
+            .field("max_bytes", max_bytes)
+            .field("max_batches", max_batches)
+            .field("max_bad", max_bad)
+            .field("marks", marks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the stage made of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extracted<U>(Outcome<U>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome<U> {
+    Good { value: U, rows: usize, bytes: usize },
+    Bad { reason: String },
+}
+
+impl<U> Extracted<U> {
+    /// Something to commit, which will be so many rows and takes so many bytes of memory.
+    pub fn new(value: U, rows: usize, bytes: usize) -> Self {
+        Self(Outcome::Good { value, rows, bytes })
+    }
+
+    /// An item that cannot be used: it is set aside, and the stream goes on.
+    pub fn bad(reason: impl Into<String>) -> Self {
+        Self(Outcome::Bad { reason: reason.into() })
+    }
+}
+
+/// Items that are committed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Batch<U> {
+    /// Counted from 0 in this run.
+    pub number: u64,
+    /// What the stage made, in the order of the source.
+    pub items: Vec<U>,
+    /// Their rows, as the stage said.
+    pub rows: usize,
+    /// Their bytes, as the stage said.
+    pub bytes: usize,
+    /// Items of the source that were set aside between those.
+    pub bad: Vec<Bad>,
+    /// The first position in the source that the batch stands for.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// The items' keys, where the source has [`Marks`].
+    pub keys: Vec<String>,
+    marks: Option<Marks>,
+}
+
+impl<U> Batch<U> {
+    /// The statement that marks the batch's items as done, to be run in the transaction of their rows; `None` where the
+    /// source has no [`Marks`], or nothing was good.
+    ///
+    /// # Errors
+    ///
+    /// Where a key contains a NUL, which Postgres does not store.
+    pub fn marks_sql(&self) -> Result<Option<String>, BadMark> {
+        match &self.marks {
+            Some(marks) if !self.keys.is_empty() => marks.insert_sql(&self.keys).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// An item that the stage could not use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Where it stood in the source, counted from 0.
+    pub position: u64,
+    /// Its key, where the source has [`Marks`].
+    pub key: Option<String>,
+    /// As the stage said.
+    pub reason: String,
+}
+
+/// What was committed with one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The batch's number, counted from 0.
+    pub batch: u64,
+    /// Items in it.
+    pub items: usize,
+    /// Rows in it.
+    pub rows: usize,
+    /// Bytes that it took.
+    pub bytes: usize,
+    /// Items set aside.
+    pub bad: usize,
+    /// The last position of the source that is dealt with.
+    pub cursor: u64,
+    /// How long the commit took.
+    pub took: Duration,
+}
+
+/// What was ingested.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Batches that were committed.
+    pub batches: u64,
+    /// Items in them.
+    pub items: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Items that an earlier run had marked.
+    pub skipped: u64,
+    /// Items that were set aside.
+    pub bad: Vec<Bad>,
+}
+
+/// Why an ingestion ended before its source did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct IngestError<E, C> {
+    /// What failed.
+    pub cause: Cause<E, C>,
+    /// What was committed before.
+    pub report: Report,
+    /// Positions in the source that were read and are not committed.
+    pub uncommitted: std::ops::Range<u64>,
+    /// The keys of those that had been extracted, where the source has [`Marks`].
+    pub uncommitted_keys: Vec<String>,
+}
+
+/// What failed in an ingestion.
+#[derive(Debug)]
+pub enum Cause<E, C> {
+    /// The source or the stage. All that came before was committed.
+    Extract(E),
+    /// The commit of a batch. Those before it are committed, it and what came behind is not.
+    Commit(C),
+    /// More items were set aside than [`Ingest::max_bad`] allows. All that came before was committed.
+    TooManyBad,
+}
+
+impl<E: fmt::Display, C: fmt::Display> fmt::Display for IngestError<E, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Extract(error) => write!(f, "item {} of the source failed: {error}", self.uncommitted.end)?,
+            Cause::Commit(error) => write!(f, "batch {} could not be committed: {error}", self.report.batches)?,
+            Cause::TooManyBad => {
+                write!(f, "{} items of the source are bad", self.report.bad.len())?;
+                if let Some(last) = self.report.bad.last() {
+                    write!(f, ", the last of them item {}: {}", last.position, last.reason)?;
+                }
+            }
+        }
+        let std::ops::Range { start, end } = self.uncommitted;
+        match end.checked_sub(start) {
+            Some(0) | None => write!(f, "; all items before it are committed"),
+            Some(_) => write!(f, "; items {start} to {} are not committed", end - 1),
+        }
+    }
+}
+
+impl<E, C> std::error::Error for IngestError<E, C>
+where
+    E: std::error::Error + 'static,
+    C: std::error::Error + 'static,
+{
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Extract(error) => Some(error),
+            Cause::Commit(error) => Some(error),
+            Cause::TooManyBad => None,
+        }
+    }
+}
+
+impl<'a, T> Ingest<'a, T> {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            concurrency: 4,
+            max_rows: 10_000,
+            max_bytes: None,
+            max_batches: 2,
+            max_bad: 1_000,
+            marks: None,
+            key: None,
+            on_batch_committed: None,
+        }
+    }
+
+    /// So many items are in the stage at a time. They are futures of one task: a stage that computes hands its work to
+    /// other threads (`tokio::task::spawn_blocking`).
+    ///
+    /// Defaults to 4.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `items` is 0.
+    pub fn concurrency(mut self, items: usize) -> Self {
+        assert!(items > 0, "a stage that takes no items never ends");
+        self.concurrency = items;
+        self
+    }
+
+    /// A batch is full with so many rows, or with the item that goes past it.
+    ///
+    /// Defaults to 10,000.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `rows` is 0.
+    pub fn max_rows(mut self, rows: usize) -> Self {
+        assert!(rows > 0, "a batch has at least one row");
+        self.max_rows = rows;
+        self
+    }
+
+    /// All batches in memory together take so many bytes, as the stage counts them, and an item each beyond.
+    ///
+    /// Defaults to an eighth of the memory that the process may use (its cgroup's limit, or the machine's), but at least
+    /// 8 MiB and at most 256 MiB.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `bytes` is 0.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        assert!(bytes > 0, "a batch has at least one byte");
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// So many batches are in memory at a time: the one that is being committed, and those that are extracted meanwhile.
+    ///
+    /// Defaults to 2. With 1, nothing is extracted during a commit.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `batches` is 0.
+    pub fn max_batches(mut self, batches: usize) -> Self {
+        assert!(batches > 0, "there is at least the batch that is committed");
+        self.max_batches = batches;
+        self
+    }
+
+    /// Ends the ingestion where more items than these are bad.
+    ///
+    /// Defaults to 1,000. They are kept, with their reasons, for the report.
+    pub fn max_bad(mut self, items: usize) -> Self {
+        self.max_bad = items;
+        self
+    }
+
+    /// Skips the items whose keys are marked, and gives each batch the statement that marks its own
+    /// ([`Batch::marks_sql`]). `key` is what an item is known by: the same in each run, and no other's.
+    pub fn marks(mut self, marks: Marks, key: impl Fn(&T) -> String + Send + Sync + 'a) -> Self {
+        self.marks = Some(marks);
+        self.key = Some(Box::new(key));
+        self
+    }
+
+    /// Calls `f` after each commit.
+    pub fn on_batch_committed(mut self, f: impl FnMut(&Committed) + Send + 'a) -> Self {
+        self.on_batch_committed = Some(Box::new(f));
+        self
+    }
+
+    /// Takes every item of the source through the stage and commits what it makes, in the order of the source.
+    ///
+    /// Where this future is dropped, so is what is in flight: the commit as well, whose transaction then rolls back.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError`], which says what is not committed. Where the source or the stage fails, what came before is committed
+    /// first; where a commit fails, the stage is cancelled.
+    pub async fn run<U, E, C>(
+        mut self,
+        source: impl Stream<Item = Result<T, E>>,
+        stage: impl AsyncFn(T) -> Result<Extracted<U>, E>,
+        mut commit: impl AsyncFnMut(Batch<U>) -> Result<(), C>,
+    ) -> Result<Report, IngestError<E, C>> {
+        let key = self.key.take();
+        let marks = self.marks.take();
+        let stage = &stage;
+        let keyed = source.enumerate().map(|(position, item)| {
+            let item = item.map(|item| (key.as_ref().map(|key| key(&item)), item));
+            let is_done = match (&item, &marks) {
+                (Ok((Some(key), _)), Some(marks)) => marks.is_done(key),
+                _ => false,
+            };
+            (position as u64, item, is_done)
+        });
+        let extracted = keyed.map(async |(position, item, is_done)| {
+            let arrived = match item {
+                _ if is_done => Ok(Arrived::Skipped),
+                Ok((key, item)) => stage(item).await.map(|Extracted(outcome)| Arrived::Extracted(key, outcome)),
+                Err(error) => Err(error),
+            };
+            (position, arrived)
+        });
+        let stream = pin!(extracted.buffered(self.concurrency));
+        let total = self.max_bytes.unwrap_or_else(memory::budget);
+        let mut filling = Filling {
+            stream,
+            marks: marks.as_ref(),
+            max_rows: self.max_rows,
+            max_bytes: (total / self.max_batches).max(1),
+            max_bad: self.max_bad,
+            ready: VecDeque::new(),
+            open: None,
+            numbered: 0,
+            bad: 0,
+            skipped: 0,
+            read: 0,
+            end: None,
+        };
+        let mut report = Report::default();
+        let mut committed_to = 0;
+        while let Some(batch) = filling.next().await {
+            let keys = batch.keys.clone();
+            let done = Committed {
+                batch: batch.number,
+                items: batch.items.len(),
+                rows: batch.rows,
+                bytes: batch.bytes,
+                bad: batch.bad.len(),
+                cursor: batch.last,
+                took: Duration::ZERO,
+            };
+            let bad = batch.bad.clone();
+            let start = Instant::now();
+            let committing = pin!(commit(batch));
+            let result = match future::select(committing, pin!(filling.fill(self.max_batches - 1))).await {
+                Either::Left((result, _)) => result,
+                Either::Right(((), committing)) => committing.await,
+            };
+            if let Err(error) = result {
+                let mut uncommitted_keys = keys;
+                uncommitted_keys.extend(filling.ready.into_iter().chain(filling.open).flat_map(|batch| batch.keys));
+                report.skipped = filling.skipped;
+                let uncommitted = committed_to..filling.read;
+                return Err(IngestError { cause: Cause::Commit(error), report, uncommitted, uncommitted_keys });
+            }
+            committed_to = done.cursor + 1;
+            report.batches += 1;
+            report.items += done.items as u64;
+            report.rows += done.rows as u64;
+            report.bad.extend(bad);
+            if let Some(on_batch_committed) = &mut self.on_batch_committed {
+                on_batch_committed(&Committed { took: start.elapsed(), ..done });
+            }
+        }
+        report.skipped = filling.skipped;
+        let cause = match filling.end {
+            None | Some(End::Source) => return Ok(report),
+            Some(End::Failed(error)) => Cause::Extract(error),
+            Some(End::TooManyBad) => Cause::TooManyBad,
+        };
+        let uncommitted = filling.read..filling.read;
+        Err(IngestError { cause, report, uncommitted, uncommitted_keys: Vec::new() })
+    }
+}
+
+impl<T> Default for Ingest<'_, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What came out of the stage.
+enum Arrived<U> {
+    Skipped,
+    Extracted(Option<String>, Outcome<U>),
+}
+
+/// Why nothing more comes.
+enum End<E> {
+    Source,
+    Failed(E),
+    TooManyBad,
+}
+
+/// Makes batches of what comes out of the stage.
+struct Filling<'a, S, U, E> {
+    stream: S,
+    marks: Option<&'a Marks>,
+    max_rows: usize,
+    /// Of one batch.
+    max_bytes: usize,
+    max_bad: usize,
+    /// Full ones.
+    ready: VecDeque<Batch<U>>,
+    /// The one that fills up.
+    open: Option<Batch<U>>,
+    numbered: u64,
+    bad: usize,
+    skipped: u64,
+    /// Positions that came out of the stage.
+    read: u64,
+    end: Option<End<E>>,
+}
+
+impl<S, U, E> Filling<'_, S, U, E>
+where
+    S: Stream<Item = (u64, Result<Arrived<U>, E>)> + Unpin,
+{
+    /// The next batch; the last one need not be full.
+    async fn next(&mut self) -> Option<Batch<U>> {
+        self.fill(1).await;
+        self.ready.pop_front().or_else(|| self.open.take())
+    }
+
+    /// Takes items until so many batches are full, or none come any more. May be dropped at any time.
+    async fn fill(&mut self, batches: usize) {
+        while self.ready.len() < batches && self.end.is_none() {
+            match self.stream.next().await {
+                None => self.end = Some(End::Source),
+                Some((_, Err(error))) => self.end = Some(End::Failed(error)),
+                Some((position, Ok(arrived))) => {
+                    self.read = position + 1;
+                    self.take(position, arrived);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, position: u64, arrived: Arrived<U>) {
+        let (key, outcome) = match arrived {
+            Arrived::Skipped => {
+                self.skipped += 1;
+                return;
+            }
+            Arrived::Extracted(key, outcome) => (key, outcome),
+        };
+        let (numbered, marks) = (&mut self.numbered, self.marks);
+        let batch = self.open.get_or_insert_with(|| {
+            *numbered += 1;
+            Batch {
+                number: *numbered - 1,
+                items: Vec::new(),
+                rows: 0,
+                bytes: 0,
+                bad: Vec::new(),
+                first: position,
+                last: position,
+                keys: Vec::new(),
+                marks: marks.map(Marks::named),
+            }
+        });
+        batch.last = position;
+        match outcome {
+            Outcome::Good { value, rows, bytes } => {
+                batch.items.push(value);
+                batch.rows += rows;
+                batch.bytes += bytes;
+                batch.keys.extend(key);
+            }
+            Outcome::Bad { reason } => {
+                batch.bad.push(Bad { position, key, reason });
+                self.bad += 1;
+                if self.bad > self.max_bad {
+                    self.end = Some(End::TooManyBad);
+                }
+            }
+        }
+        if batch.rows >= self.max_rows || batch.bytes >= self.max_bytes {
+            self.ready.extend(self.open.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
