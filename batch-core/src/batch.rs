@@ -207,6 +207,8 @@ enum Running {
     Flush,
     /// The flush that was launched is waited for.
     Landing,
+    /// Whether the server has aborted the transaction, as a statement that went past the rows seems to have.
+    Probe,
     Cleanup,
 }
 
@@ -511,6 +513,8 @@ impl Batch {
                 self.flight = None;
                 self.ids_came(reserve::read(rows).ids);
             }
+            // The statement failed before it reached the server, or its error is still to come.
+            Some(Running::Probe) => self.transaction.aborted = false,
             Some(Running::Unguard | Running::Begin) | None => {}
         }
         self.advance()
@@ -535,6 +539,11 @@ impl Batch {
                 return self.advance();
             }
             Some(Running::Cleanup) => self.end_transaction(),
+            // COMMIT rolls back, and that is no error.
+            Some(Running::Probe) => {
+                self.discard_pending();
+                return self.advance();
+            }
             Some(Running::Landing) => {
                 self.flight = None;
                 // It goes with what is rolled back, and nobody need know.
@@ -547,18 +556,13 @@ impl Batch {
             }
             _ => {}
         }
-        let is_aborted = self.is_on_server();
-        let was_aborted = std::mem::replace(&mut self.transaction.aborted, is_aborted);
+        self.transaction.aborted = self.is_on_server();
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
         self.outbox.clear();
         self.flush_span = None;
         let committing = matches!(&self.offer, Some(Offer::Statement { recognised, .. })
             if matches!(recognised.kind, Kind::Commit));
-        if committing && was_aborted {
-            // A statement that went past the rows failed. COMMIT rolls back, and that is no error.
-            return self.advance();
-        }
         self.offer = None;
         self.raising = true;
         // A COMMIT that fails ends the transaction.
@@ -802,6 +806,15 @@ impl Batch {
                     self.send_later(recognised, true);
                     return Some(self.read_catalog());
                 }
+            }
+            Kind::Commit if self.transaction.aborted && !self.pending.is_empty() => {
+                // The rows' own error must not be taken for that of an aborted transaction, which COMMIT does not tell.
+                self.send_later(recognised, false);
+                if self.flight.is_some() {
+                    return Some(self.start_landing());
+                }
+                self.running = Some(Running::Probe);
+                return Some(Step::Run(Query::new(Purpose::Control, "SELECT 1")));
             }
             Kind::Commit => {
                 self.pending.release_all();

@@ -1962,10 +1962,27 @@ mod passing {
         let mut program = plain();
         program.broken = Some("SELECT 1 / 0 FROM posts");
         assert_eq!(program.run("SELECT 1 / 0 FROM posts"), Failed);
-        program.broken = Some("unnest");
+        program.broken = Some("SELECT 1");
         assert_eq!(program.run("COMMIT"), Sent);
-        assert_eq!(program.wire(), ["SELECT 1 / 0 FROM posts", "flush people", "COMMIT"]);
+        assert_eq!(program.wire(), ["SELECT 1 / 0 FROM posts", "SELECT 1", "COMMIT"]);
         assert!(!program.batch.has_pending());
+    }
+
+    #[test]
+    fn a_commit_after_a_statement_that_failed_before_the_server_saw_it_tells_of_the_rows() {
+        for (broken, seen, sent) in [
+            ("nothing", Sent, ["SELECT 1", "flush people", "COMMIT"]),
+            ("unnest", Failed, ["SELECT 1", "flush people", "ROLLBACK"]),
+        ] {
+            let mut program = plain();
+            program.broken = Some("FROM posts");
+            assert_eq!(program.run("SELECT title FROM posts"), Failed);
+            program.wire();
+            program.broken = Some(broken);
+            assert_eq!(program.run("COMMIT"), seen);
+            assert_eq!(program.wire(), sent);
+            assert!(!program.batch.is_in_transaction());
+        }
     }
 
     #[test]

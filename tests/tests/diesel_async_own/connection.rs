@@ -12,7 +12,7 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl, SaveChangesDsl, SimpleAsyncConnection};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::{batched, block_on, count, database, note, user, user_with_notes, users};
+use super::{batched, block_on, count, database, note, notes, user, user_with_notes, users};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable, Identifiable, AsChangeset)]
 #[diesel(table_name = users)]
@@ -192,6 +192,28 @@ fn a_statement_that_fails_after_its_first_row_fails_the_transaction_whether_or_n
         }
         user_with_notes(&mut conn, "usable", 3).await.unwrap();
         assert_eq!(count(&database, "SELECT count(*) FROM notes"), 6);
+    });
+}
+
+#[test]
+fn rows_that_wait_behind_an_open_stream_fail_at_the_commit_and_not_in_silence() {
+    block_on(async {
+        let database = database();
+        let (_proxy, mut conn) = batched(&database, Duration::ZERO).await;
+        user_with_notes(&mut conn, "before", 2).await.unwrap();
+        let mut kept = None;
+        let result = conn
+            .transaction::<_, Error, _>(async |conn| {
+                user(conn, "before").await?;
+                // Goes past the row that waits.
+                kept = Some(notes::table.select(notes::text).load_stream::<String>(conn).await?);
+                Ok(())
+            })
+            .await;
+        assert!(matches!(result, Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))), "{result:?}");
+        assert_eq!(conn.stats().statements_passed, 1);
+        drop(kept);
+        user_with_notes(&mut conn, "usable", 1).await.unwrap();
     });
 }
 
