@@ -193,10 +193,11 @@ pub struct Report {
 #[non_exhaustive]
 pub struct IngestError<E, C> {
     /// What failed.
-    pub cause: Cause<E, C>,
+    pub kind: IngestErrorKind<E, C>,
     /// What was committed before.
     pub report: Report,
-    /// Positions in the source that were read and are not committed.
+    /// Positions in the source that came out of the stage and are not committed. Those that an earlier run had marked are
+    /// among them, but not their keys.
     pub uncommitted: std::ops::Range<u64>,
     /// The keys of those that had been extracted, where the source has [`Marks`].
     pub uncommitted_keys: Vec<String>,
@@ -204,7 +205,7 @@ pub struct IngestError<E, C> {
 
 /// What failed in an ingestion.
 #[derive(Debug)]
-pub enum Cause<E, C> {
+pub enum IngestErrorKind<E, C> {
     /// The source or the stage. All that came before was committed.
     Extract(E),
     /// The commit of a batch. Those before it are committed, it and what came behind is not.
@@ -215,10 +216,14 @@ pub enum Cause<E, C> {
 
 impl<E: fmt::Display, C: fmt::Display> fmt::Display for IngestError<E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Cause::Extract(error) => write!(f, "item {} of the source failed: {error}", self.uncommitted.end)?,
-            Cause::Commit(error) => write!(f, "batch {} could not be committed: {error}", self.report.batches)?,
-            Cause::TooManyBad => {
+        match &self.kind {
+            IngestErrorKind::Extract(error) => {
+                write!(f, "item {} of the source failed: {error}", self.uncommitted.end)?
+            }
+            IngestErrorKind::Commit(error) => {
+                write!(f, "batch {} could not be committed: {error}", self.report.batches)?
+            }
+            IngestErrorKind::TooManyBad => {
                 write!(f, "{} items of the source are bad", self.report.bad.len())?;
                 if let Some(last) = self.report.bad.last() {
                     write!(f, ", the last of them item {}: {}", last.position, last.reason)?;
@@ -239,10 +244,10 @@ where
     C: std::error::Error + 'static,
 {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.cause {
-            Cause::Extract(error) => Some(error),
-            Cause::Commit(error) => Some(error),
-            Cause::TooManyBad => None,
+        match &self.kind {
+            IngestErrorKind::Extract(error) => Some(error),
+            IngestErrorKind::Commit(error) => Some(error),
+            IngestErrorKind::TooManyBad => None,
         }
     }
 }
@@ -412,7 +417,12 @@ impl<'a, T> Ingest<'a, T> {
                 uncommitted_keys.extend(filling.ready.into_iter().chain(filling.open).flat_map(|batch| batch.keys));
                 report.skipped = filling.skipped;
                 let uncommitted = committed_to..filling.read;
-                return Err(IngestError { cause: Cause::Commit(error), report, uncommitted, uncommitted_keys });
+                return Err(IngestError {
+                    kind: IngestErrorKind::Commit(error),
+                    report,
+                    uncommitted,
+                    uncommitted_keys,
+                });
             }
             committed_to = done.cursor + 1;
             report.batches += 1;
@@ -424,13 +434,13 @@ impl<'a, T> Ingest<'a, T> {
             }
         }
         report.skipped = filling.skipped;
-        let cause = match filling.end {
+        let kind = match filling.end {
             None | Some(End::Source) => return Ok(report),
-            Some(End::Failed(error)) => Cause::Extract(error),
-            Some(End::TooManyBad) => Cause::TooManyBad,
+            Some(End::Failed(error)) => IngestErrorKind::Extract(error),
+            Some(End::TooManyBad) => IngestErrorKind::TooManyBad,
         };
         let uncommitted = filling.read..filling.read;
-        Err(IngestError { cause, report, uncommitted, uncommitted_keys: Vec::new() })
+        Err(IngestError { kind, report, uncommitted, uncommitted_keys: Vec::new() })
     }
 }
 

@@ -142,7 +142,7 @@ async fn what_came_before_an_item_that_fails_is_committed() {
     let stage = async |n: u64| row(broken(8)(n)?).await;
     let error = Ingest::new().max_rows(5).run(numbers(100), stage, commit).await.unwrap_err();
     assert_eq!(sink.all(), (0..8).collect::<Vec<_>>());
-    assert!(matches!(error.cause, Cause::Extract(_)) && error.uncommitted.is_empty());
+    assert!(matches!(error.kind, IngestErrorKind::Extract(_)) && error.uncommitted.is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
-use batch_core::ingest::{Batch, Cause, Extracted, Ingest, IngestError, Marks, Report};
+use batch_core::ingest::{Batch, Extracted, Ingest, IngestError, IngestErrorKind, Marks, Report};
 use batch_seaorm::DatabaseConnection;
 use batch_support::{Database, Proxy};
 use batch_tests::seaorm_adapter::block_on;
@@ -119,7 +119,7 @@ fn a_commit_that_fails_leaves_the_batches_before_it_and_a_second_run_goes_on() {
         let (database, proxy) = world();
         let error = run(proxy.url(), |item| if item == 25 { 1_000 } else { 0 }).await.unwrap_err();
         assert!(
-            matches!(&error.cause, Cause::Commit(error) if error.to_string().contains("entries_item_check")),
+            matches!(&error.kind, IngestErrorKind::Commit(error) if error.to_string().contains("entries_item_check")),
             "{error}"
         );
         // Item 13 made room for one more in the second batch.
