@@ -12,6 +12,7 @@ enum Kind {
     NotSupported(String),
     SequenceState,
     Cancelled,
+    Lost,
 }
 
 impl Error {
@@ -25,6 +26,11 @@ impl Error {
 
     pub(crate) fn cancelled() -> Self {
         Self(Kind::Cancelled)
+    }
+
+    /// The error of a query is not to be had: the runtime that ran it is gone, or an adapter is at fault.
+    pub fn lost() -> Self {
+        Self(Kind::Lost)
     }
 
     pub(crate) fn sequence_state() -> Self {
@@ -43,6 +49,7 @@ impl fmt::Display for Error {
                 "a future of this transaction was dropped while batched rows were being sent: whether they are in is not \
                  known, so the transaction can only be rolled back",
             ),
+            Kind::Lost => f.write_str("batched writes lost the error of a failed query; please report this"),
             Kind::SequenceState => f.write_str(
                 "currval() and lastval() do not know the ids that batched writes gave out on this connection; \
                  use the id that the INSERT returned, or leave the table out of batching with BatchOptions::exclude",

@@ -9,5 +9,5 @@ pub(crate) fn refusal(error: batch_core::Error) -> Error {
 
 /// The engine asked for the error of a query that did not fail: a fault of this crate, kept from panicking.
 pub(crate) fn missing() -> Error {
-    Error::QueryBuilderError("batched writes lost the error of a failed query; please report this".into())
+    refusal(batch_core::Error::lost())
 }

@@ -1,6 +1,7 @@
 //! Runs the engine's statements on Diesel's connection.
 
-use batch_core::{Answer, Batch, Cause, Purpose, Query, Step, TextRow};
+use batch_core::drive::Cause;
+use batch_core::{Answer, Batch, Purpose, Query, Step, TextRow};
 use diesel::PgConnection;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
 use diesel::result::{Error, QueryResult};

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use batch_core::{Batch, BatchOptions, Explanation, Recognised, Running, Stats};
+use batch_core::drive::drive;
+use batch_core::{Batch, BatchOptions, Explanation, Recognised, Stats};
 use futures_util::Stream;
 use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::PgConnectOptions;
@@ -18,7 +19,6 @@ use sea_orm::{
 use crate::error;
 use crate::line::Line;
 use crate::row::Mirror;
-use crate::run::{Outcome, drive};
 use crate::transaction::{self, DatabaseTransaction};
 
 /// A stream of rows.
@@ -141,9 +141,7 @@ impl DatabaseConnection {
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
         let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
         let mut batch = self.shared.home().transaction();
-        let mut running = Running::new(&mut batch);
-        let step = running.batch().explain();
-        drive(&mut Line::Here(conn), running, step).await.map_err(|e| error::Called::Query.error(e))?;
+        drive(&mut Line::Here(conn), &mut batch, Batch::explain).await.map_err(|e| error::Called::Query.error(e))?;
         Ok(batch.explanation())
     }
 
@@ -158,10 +156,8 @@ impl DatabaseConnection {
         let mirror = self.shared.mirror().await.map_err(error::acquire)?;
         self.shared.put_back(mirror);
         let mut batch = self.shared.home().transaction();
-        let mut running = Running::new(&mut batch);
-        let step = running.batch().enable(options);
-        let outcome = drive(&mut Line::Here(conn), running, step).await;
-        outcome.map(|_: Outcome<'_>| ()).map_err(|e| error::Called::Query.error(e))?;
+        let outcome = drive(&mut Line::Here(conn), &mut batch, |batch| batch.enable(options)).await;
+        outcome.map(drop).map_err(|e| error::Called::Query.error(e))?;
         self.shared.home().absorb(&batch);
         Ok(())
     }

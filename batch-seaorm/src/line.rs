@@ -36,9 +36,16 @@ impl Line {
             Self::Ended => None,
         }
     }
+}
 
-    /// Runs the query while the program goes on, which needs a runtime; gives it back otherwise.
-    pub(crate) fn launch(&mut self, query: Query) -> Result<(), Query> {
+impl batch_core::drive::Line for Line {
+    type Error = Failure;
+
+    async fn run(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
+        Ok(run::run(self.conn()?, query).await?)
+    }
+
+    fn launch(&mut self, query: Query) -> Result<(), Query> {
         let Ok(runtime) = Handle::try_current() else { return Err(query) };
         match std::mem::replace(self, Self::Ended) {
             Self::Here(mut conn) => {
@@ -55,12 +62,11 @@ impl Line {
         }
     }
 
-    pub(crate) fn has_landed(&self) -> bool {
+    fn has_landed(&self) -> bool {
         matches!(self, Self::Away(flight) if flight.is_finished())
     }
 
-    /// Waits for the query that was launched.
-    pub(crate) async fn land(&mut self) -> Rows {
+    async fn land(&mut self) -> Result<Vec<TextRow>, Failure> {
         let Self::Away(flight) = self else { return Ok(Vec::new()) };
         // Its runtime may have been shut down meanwhile, and the connection with it.
         let (line, result) = match flight.await {
@@ -68,6 +74,14 @@ impl Line {
             Err(_) => (Self::Ended, Err(sqlx::Error::WorkerCrashed)),
         };
         *self = line;
-        result
+        Ok(result?)
+    }
+
+    async fn yield_now(&self) {
+        tokio::task::yield_now().await;
+    }
+
+    fn refused(error: batch_core::Error) -> Failure {
+        Failure::Refused(error.to_string())
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, BindType, Cause, Purpose, Query, Recognised, Running, Step, TextRow};
+use batch_core::drive::{self, Outcome, StepGuard};
+use batch_core::{Batch, BindType, Purpose, Query, Recognised, TextRow};
 use futures_util::TryStreamExt;
 use sea_orm::sqlx::postgres::{PgConnection, PgRow};
 use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Row};
@@ -10,60 +11,6 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Row};
 use crate::bind;
 use crate::error::Failure;
 use crate::line::Line;
-
-/// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
-pub(crate) enum Outcome<'a> {
-    Answer(Answer),
-    Send(Running<'a>),
-}
-
-/// Does what the engine says until there is an answer or the statement is to be sent.
-pub(crate) async fn drive<'a>(
-    line: &mut Line,
-    mut running: Running<'a>,
-    mut step: Step,
-) -> Result<Outcome<'a>, Failure> {
-    let mut cause: Cause<Failure> = Cause::default();
-    loop {
-        step = match step {
-            Step::Send => return Ok(Outcome::Send(running)),
-            Step::Answer(answer) => {
-                running.done();
-                return Ok(Outcome::Answer(answer));
-            }
-            Step::Refuse(refused) => {
-                running.done();
-                return Err(Failure::Refused(refused.to_string()));
-            }
-            Step::Raise => {
-                running.done();
-                return Err(cause
-                    .into_error()
-                    .unwrap_or_else(|| Failure::Refused("batched writes: an error got lost".into())));
-            }
-            Step::Land => match line.land().await {
-                Ok(rows) => running.batch().ran(&rows),
-                Err(error) => {
-                    cause.note(Purpose::Flush, error.into());
-                    running.batch().failed()
-                }
-            },
-            Step::Run(query) => {
-                let launched = if query.ahead { line.launch(query) } else { Err(query) };
-                match launched {
-                    Ok(()) => running.batch().launched(),
-                    Err(query) => match run(line.conn()?, &query).await {
-                        Ok(rows) => running.batch().ran(&rows),
-                        Err(error) => {
-                            cause.note(query.purpose, error.into());
-                            running.batch().failed()
-                        }
-                    },
-                }
-            }
-        };
-    }
-}
 
 /// Offers a statement and does what the engine says; where batching is off, it is to be sent.
 pub(crate) async fn offer<'a>(
@@ -73,18 +20,10 @@ pub(crate) async fn offer<'a>(
     values: Option<&sea_orm::Values>,
 ) -> Result<Outcome<'a>, Failure> {
     if !batch.is_on() {
-        return Ok(Outcome::Send(Running::new(batch)));
-    }
-    if line.has_landed() {
-        batch.landed();
-    }
-    if batch.is_time_to_yield() {
-        tokio::task::yield_now().await;
+        return Ok(Outcome::Send(StepGuard::new(batch)));
     }
     let binds = if batch.wants_binds(recognised) { bind::binds(values) } else { Default::default() };
-    let mut running = Running::new(batch);
-    let step = running.batch().offer(Arc::clone(recognised), binds);
-    drive(line, running, step).await
+    drive::offer(line, batch, Arc::clone(recognised), binds).await
 }
 
 pub(crate) async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {

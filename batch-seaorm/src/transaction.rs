@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use batch_core::{Answer, Batch, Explanation, Running, Stats};
+use batch_core::drive::{Outcome, drive};
+use batch_core::{Answer, Batch, Explanation, Stats};
 use futures_util::StreamExt;
 use futures_util::lock::{Mutex, MutexGuard};
 use sea_orm::sqlx::pool::PoolConnection;
@@ -23,7 +24,7 @@ use crate::connection::{Metric, RowStream, Shared};
 use crate::error::{Called, Failure};
 use crate::line::Line;
 use crate::row::Mirror;
-use crate::run::{self, Outcome, drive};
+use crate::run;
 use crate::stream::Measured;
 
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.
@@ -266,9 +267,7 @@ impl DatabaseTransaction {
     pub async fn flush(&self) -> Result<(), DbErr> {
         let mut session = self.lock().await?;
         let Session { line, batch, .. } = &mut *session;
-        let mut running = Running::new(batch);
-        let step = running.batch().flush();
-        let flushed = drive(line, running, step).await.map(drop);
+        let flushed = drive(line, batch, Batch::flush).await.map(drop);
         flushed.map_err(|failure| Called::Exec.error(failure))
     }
 
@@ -280,9 +279,7 @@ impl DatabaseTransaction {
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
         let mut session = self.lock().await?;
         let Session { line, batch, .. } = &mut *session;
-        let mut running = Running::new(batch);
-        let step = running.batch().explain();
-        let explained = drive(line, running, step).await.map(drop);
+        let explained = drive(line, batch, Batch::explain).await.map(drop);
         explained.map_err(|failure| Called::Query.error(failure))?;
         Ok(session.batch.explanation())
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Running, Stats};
+use batch_core::drive::{Outcome, drive, offer};
+use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Stats};
 use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
 use diesel::pg::{Pg, PgNotification};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
@@ -15,7 +16,7 @@ use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
 use super::flight::Flight;
 use super::instrumentation::Shared;
-use super::run::{self, Inner, Outcome, drive};
+use super::run::{Inner, Wire};
 use super::stream::{InnerRow, RowStream, Unread};
 use super::transaction::flush_failed;
 use super::types::{TypeName, Types};
@@ -70,9 +71,8 @@ impl AsyncPgConnection {
     ///
     /// What Postgres says about the rows; the transaction is then aborted.
     pub async fn flush(&mut self) -> QueryResult<()> {
-        let mut running = Running::new(&mut self.batch);
-        let step = running.batch().flush();
-        drive((&self.inner, &mut self.flight), running, step).await.map(drop)
+        let (mut wire, batch) = self.wire();
+        drive(&mut wire, batch, |batch| batch.flush()).await.map(drop)
     }
 
     /// What batching did on this connection.
@@ -86,16 +86,14 @@ impl AsyncPgConnection {
     ///
     /// That of the catalog query, if the catalog is not at hand.
     pub async fn explain(&mut self) -> QueryResult<Explanation> {
-        let mut running = Running::new(&mut self.batch);
-        let step = running.batch().explain();
-        drive((&self.inner, &mut self.flight), running, step).await.map(drop)?;
+        let (mut wire, batch) = self.wire();
+        drive(&mut wire, batch, |batch| batch.explain()).await.map(drop)?;
         Ok(self.batch.explanation())
     }
 
     pub(crate) async fn enable(&mut self, options: BatchOptions) -> QueryResult<()> {
-        let mut running = Running::new(&mut self.batch);
-        let step = running.batch().enable(options);
-        drive((&self.inner, &mut self.flight), running, step).await.map(drop)
+        let (mut wire, batch) = self.wire();
+        drive(&mut wire, batch, |batch| batch.enable(options)).await.map(drop)
     }
 
     /// Like [`diesel_async::AsyncPgConnection::try_from`].
@@ -185,10 +183,14 @@ impl AsyncPgConnection {
         Some(Offered { text, binds, unknown_types: self.types.take_unknown() })
     }
 
+    fn wire(&mut self) -> (Wire<'_>, &mut Batch) {
+        (Wire { inner: &self.inner, flight: &mut self.flight }, &mut self.batch)
+    }
+
     /// The parts that the future of a query works with.
     fn parts(&mut self) -> Parts<'_> {
         let Self { inner, flight, serialization_failed, batch, types, instrumentation, unread, .. } = self;
-        Parts { inner, flight, serialization_failed, batch, types, instrumentation, unread }
+        Parts { wire: Wire { inner, flight }, serialization_failed, batch, types, instrumentation, unread }
     }
 }
 
@@ -205,8 +207,7 @@ struct Offered {
 }
 
 struct Parts<'a> {
-    inner: &'a Arc<Inner>,
-    flight: &'a mut Flight,
+    wire: Wire<'a>,
     serialization_failed: &'a mut bool,
     batch: &'a mut Batch,
     types: &'a mut Types,
@@ -265,23 +266,19 @@ impl<'a> Parts<'a> {
         let Offered { text, mut binds, unknown_types } = offered;
         self.unread.settle(self.batch).await;
         if !unknown_types.is_empty() {
-            let mut running = Running::new(self.batch);
-            let step = running.batch().land();
-            drive((self.inner, self.flight), running, step).await.map(drop)?;
-            let mut found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
+            drive(&mut self.wire, self.batch, Batch::land).await.map(drop)?;
+            let mut found = self.types.look_up(self.wire.inner, &unknown_types, &mut binds).await;
             if found.is_err() && self.batch.holds_back_begin() {
                 // Where the transaction sees it, as it may abort it.
-                let mut running = Running::new(self.batch);
-                let step = running.batch().send_begin_now();
-                drive((self.inner, self.flight), running, step).await.map(drop)?;
-                found = self.types.look_up(self.inner, &unknown_types, &mut binds).await;
+                drive(&mut self.wire, self.batch, Batch::send_begin_now).await.map(drop)?;
+                found = self.types.look_up(self.wire.inner, &unknown_types, &mut binds).await;
             }
             if let Err(error) = found {
                 self.batch.failed_late();
                 return Err(error);
             }
         }
-        run::offer((self.inner, self.flight), self.batch, text.recognised, binds).await
+        offer(&mut self.wire, self.batch, text.recognised, binds).await
     }
 }
 
@@ -297,8 +294,8 @@ impl SimpleAsyncConnection for AsyncPgConnection {
         // As diesel-async ends its transactions, which it does not mark then.
         let is_commit = query == "COMMIT";
         // An INSERT without binds has only literals and defaults: it may wait as well.
-        let line = (&self.inner, &mut self.flight);
-        let error = match run::offer(line, &mut self.batch, statement, Binds::default()).await {
+        let mut wire = Wire { inner: &self.inner, flight: &mut self.flight };
+        let error = match offer(&mut wire, &mut self.batch, statement, Binds::default()).await {
             Ok(Outcome::Send(running)) => {
                 let result = (&*self.inner).batch_execute(query).await;
                 running.sent(result.is_ok());
@@ -336,7 +333,7 @@ impl AsyncConnectionCore for AsyncPgConnection {
         let query = source.as_query();
         let offered = self.offered(&query);
         let parts = self.parts();
-        let (mut inner, unread) = (&**parts.inner, parts.unread);
+        let (mut inner, unread) = (&**parts.wire.inner, parts.unread);
         // Made here, as the query itself may not go to another thread; sends nothing until it is polled.
         let sending = inner.load(query);
         Box::pin(async move {
@@ -354,7 +351,7 @@ impl AsyncConnectionCore for AsyncPgConnection {
     {
         let offered = self.offered(&source);
         let parts = self.parts();
-        let mut inner = &**parts.inner;
+        let mut inner = &**parts.wire.inner;
         let sending = inner.execute_returning_count(source);
         Box::pin(async move {
             Ok(match parts.query(offered, sending).await? {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use batch_core::{Answer, Batch, Binds, Cause, Purpose, Query, Recognised, Running, Step, TextRow};
-use diesel::result::QueryResult;
+use batch_core::drive::Line;
+use batch_core::{Purpose, Query, TextRow};
+use diesel::result::{Error, QueryResult};
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::{TryStreamExt, future};
 
@@ -15,73 +16,37 @@ use crate::run::text_row;
 /// The connection that everything is sent on.
 pub(super) type Inner = diesel_async::AsyncPgConnection;
 
-/// What a statement is answered with, or that it is to be sent; then [`Running::sent`] has to be called.
-pub(super) enum Outcome<'a> {
-    Answer(Answer),
-    Send(Running<'a>),
+/// The connection, and the flush on it that runs while the program goes on.
+pub(super) struct Wire<'a> {
+    pub(super) inner: &'a Arc<Inner>,
+    pub(super) flight: &'a mut Flight,
 }
 
-/// Offers a statement and does what the engine says.
-pub(super) async fn offer<'a>(
-    (inner, flight): (&Arc<Inner>, &mut Flight),
-    batch: &'a mut Batch,
-    recognised: Arc<Recognised>,
-    binds: Binds,
-) -> QueryResult<Outcome<'a>> {
-    if flight.has_landed() {
-        batch.landed();
+impl Line for Wire<'_> {
+    type Error = Error;
+
+    async fn run(&mut self, query: &Query) -> QueryResult<Vec<TextRow>> {
+        run(self.inner, query).await
     }
-    if batch.is_time_to_yield() {
+
+    fn launch(&mut self, query: Query) -> Result<(), Query> {
+        self.flight.launch(self.inner, query)
+    }
+
+    fn has_landed(&self) -> bool {
+        self.flight.has_landed()
+    }
+
+    async fn land(&mut self) -> QueryResult<Vec<TextRow>> {
+        self.flight.land().await
+    }
+
+    async fn yield_now(&self) {
         tokio::task::yield_now().await;
     }
-    let mut running = Running::new(batch);
-    let step = running.batch().offer(recognised, binds);
-    drive((inner, flight), running, step).await
-}
 
-/// Does what the engine says until there is an answer or the statement is to be sent.
-pub(super) async fn drive<'a>(
-    (inner, flight): (&Arc<Inner>, &mut Flight),
-    mut running: Running<'a>,
-    mut step: Step,
-) -> QueryResult<Outcome<'a>> {
-    let mut cause = Cause::default();
-    loop {
-        step = match step {
-            Step::Send => return Ok(Outcome::Send(running)),
-            Step::Answer(answer) => {
-                running.done();
-                return Ok(Outcome::Answer(answer));
-            }
-            Step::Refuse(refused) => {
-                running.done();
-                return Err(error::refusal(refused));
-            }
-            Step::Raise => {
-                running.done();
-                return Err(cause.into_error().unwrap_or_else(error::missing));
-            }
-            Step::Land => match flight.land().await {
-                Ok(rows) => running.batch().ran(&rows),
-                Err(error) => {
-                    cause.note(Purpose::Flush, error);
-                    running.batch().failed()
-                }
-            },
-            Step::Run(query) => {
-                let launched = if query.ahead { flight.launch(inner, query) } else { Err(query) };
-                match launched {
-                    Ok(()) => running.batch().launched(),
-                    Err(query) => match run(inner, &query).await {
-                        Ok(rows) => running.batch().ran(&rows),
-                        Err(error) => {
-                            cause.note(query.purpose, error);
-                            running.batch().failed()
-                        }
-                    },
-                }
-            }
-        };
+    fn refused(error: batch_core::Error) -> Error {
+        error::refusal(error)
     }
 }
 
