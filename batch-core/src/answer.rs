@@ -57,6 +57,13 @@ impl Default for Rows {
 }
 
 impl Rows {
+    /// One row of values in Postgres' binary format, as many as there are fields.
+    pub fn one<'a>(fields: &Arc<[Field]>, values: impl Iterator<Item = Option<&'a [u8]>>) -> Self {
+        let mut rows = Self::new(Arc::clone(fields), 1);
+        values.for_each(|value| rows.push(value));
+        rows
+    }
+
     /// Room for so many rows, whose values are then pushed one by one.
     pub(crate) fn new(fields: Arc<[Field]>, rows: usize) -> Self {
         /// What most values fit into, so that most answers are one allocation.

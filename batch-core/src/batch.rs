@@ -17,8 +17,12 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+mod group;
 mod insert;
 mod pass;
+
+pub use self::group::Asked;
+pub(crate) use self::insert::random_uuid;
 
 use self::insert::{Made, Plans, Scratch};
 use crate::answer::Answer;
@@ -27,6 +31,7 @@ use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
 use crate::flush;
+use crate::group::{Pass, Request};
 use crate::ids::{Need, Positions, Stock};
 use crate::options::{BatchOptions, Nested};
 use crate::pending::{self, Pending};
@@ -48,6 +53,9 @@ pub enum Step {
     Land,
     /// Nothing is sent: this is the answer.
     Answer(Answer),
+    /// Let the INSERT join a group ([`group::join`](crate::group::join)), then call [`Batch::joined`]. Only where the adapter
+    /// [can](Batch::joins_groups).
+    Join(Box<Request>),
     /// Nothing is sent: the engine refuses.
     Refuse(Error),
     /// Return the error of the query that failed.
@@ -58,11 +66,12 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Batch {
     database: Arc<Database>,
-    login: String,
+    login: Arc<str>,
     built_in_types_only: bool,
     holds_begin: bool,
     begin_travels: bool,
     overlaps: bool,
+    joins_groups: bool,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -84,6 +93,8 @@ pub struct Batch {
     scratch: Scratch,
     flush_span: Option<tracing::Span>,
     flight: Option<Flight>,
+    /// An INSERT that is sent alone is on its way, and others may wait for it.
+    pass: Option<Pass>,
     stats: Stats,
 }
 
@@ -292,7 +303,7 @@ impl Batch {
     /// The batching of a transaction that is about to begin on a connection of the pool.
     #[must_use]
     pub fn transaction(&self) -> Self {
-        let mut batch = Self::of(Arc::clone(&self.database), self.login.clone());
+        let mut batch = Self::of(Arc::clone(&self.database), Arc::clone(&self.login));
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
@@ -316,7 +327,9 @@ impl Batch {
     }
 
     /// A statement ran on a connection of the pool outside of transactions, or may have run.
-    pub fn ran_outside(&mut self, recognised: &Arc<Recognised>) {
+    ///
+    /// `pass` is that of an INSERT which asked to join a group and was sent alone.
+    pub fn ran_outside(&mut self, recognised: &Arc<Recognised>, pass: Option<&Pass>) {
         let table = match &recognised.kind {
             Kind::Insert(insert) => Some(Some(&insert.table)),
             Kind::UnfitInsert { table, .. } => Some(table.as_ref()),
@@ -324,7 +337,9 @@ impl Batch {
             Kind::Other(_) | Kind::Commit | Kind::Rollback => None,
             _ => return,
         };
-        if let Some(table) = table {
+        if let Some(pass) = pass {
+            self.note_alone(recognised, pass);
+        } else if let Some(table) = table {
             self.stats.inserts_seen += 1;
             self.note_sent(&table.map_or_else(|| "?".to_owned(), ToString::to_string), Reason::NotInTransaction);
         }
@@ -355,19 +370,21 @@ impl Batch {
             self.transaction.is_uncertain = self.transaction.open;
         }
         self.offer = None;
+        self.pass = None;
         self.raising = false;
         self.flush_span = None;
     }
 
-    fn of(database: Arc<Database>, login: String) -> Self {
+    fn of(database: Arc<Database>, login: impl Into<Arc<str>>) -> Self {
         Self {
             options: database.options(),
             database,
-            login,
+            login: login.into(),
             built_in_types_only: false,
             holds_begin: false,
             begin_travels: false,
             overlaps: false,
+            joins_groups: false,
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -384,6 +401,7 @@ impl Batch {
             scratch: Scratch::default(),
             flush_span: None,
             flight: None,
+            pass: None,
             stats: Stats::default(),
         }
     }
@@ -401,7 +419,10 @@ impl Batch {
     /// Whether the binds of this statement matter: if not, an offer needs none.
     pub fn wants_binds(&self, statement: &Recognised) -> bool {
         let matter = statement.is_insert() || statement.may_demand() && self.has_pending();
-        matter && self.transaction.open && !self.transaction.aborted
+        match self.transaction.open {
+            true => matter && !self.transaction.aborted,
+            false => statement.is_insert() && self.may_join(),
+        }
     }
 
     /// Whether rows wait, or are on their way ([`Batch::launched`]).
@@ -417,7 +438,11 @@ impl Batch {
     /// What batching did on this connection.
     pub fn stats(&self) -> Stats {
         let stock = lock(&self.database.stock);
-        Stats { ids_unused: stock.len() as u64 + stock.discarded, ..self.stats.clone() }
+        Stats {
+            ids_unused: stock.len() as u64 + stock.discarded,
+            group_commit: self.database.group_stats(),
+            ..self.stats.clone()
+        }
     }
 
     /// Turns batching on for the database, with a catalog read on this connection.
@@ -577,6 +602,7 @@ impl Batch {
     /// The statement of the last [`Step::Send`] was sent.
     pub fn sent(&mut self, ok: bool) {
         let Some(recognised) = self.sending.take() else { return };
+        self.pass = None;
         if !ok {
             self.transaction.aborted = self.transaction.open;
         }
@@ -997,7 +1023,7 @@ impl Batch {
                 let is_old = self.is_on_server() && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
                 self.transaction.catalog_is_its_own |= is_old;
                 if !self.transaction.schema_changed && !is_old {
-                    let login = (!self.session.was_unsettled).then_some(self.login.as_str());
+                    let login = (!self.session.was_unsettled).then_some(&*self.login);
                     self.database.publish(&catalog, login);
                 }
                 self.session.unsettled = None;

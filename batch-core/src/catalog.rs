@@ -260,6 +260,8 @@ pub(crate) struct Column {
     /// Equal values have equal bytes as far as the collation goes.
     pub deterministic: bool,
     pub default: Default,
+    /// Any session gives the default the same meaning, even if it is another value each time.
+    pub is_default_shared: bool,
 }
 
 /// Which kind of type a column has, as far as an array of its values is concerned.
@@ -624,6 +626,8 @@ fn column(row: &ColumnRow) -> Column {
         always_identity: row.identity == "a",
         deterministic: row.deterministic,
         default: default(row),
+        is_default_shared: !row.calls
+            && row.default.as_deref().or(row.domain_default.as_deref()).is_none_or(defaults::is_shared),
     }
 }
 

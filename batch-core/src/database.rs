@@ -1,14 +1,19 @@
 //! What all connections of this process to one database share: the options, the catalog, ids in stock, parsed SQL.
 
+use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::catalog::Catalog;
 use crate::eligible::Reason;
+use crate::group::plan::Plan as GroupPlan;
+use crate::group::{Counters, Groups};
 use crate::ids::Stock;
 use crate::options::BatchOptions;
 use crate::recognise::{Recognised, Texts};
+use crate::statement::BindType;
+use crate::stats::GroupStats;
 
 /// A database as far as this process knows it.
 #[derive(Debug, Default)]
@@ -26,6 +31,21 @@ pub(crate) struct Database {
     warned: Mutex<HashSet<(String, Reason)>>,
     /// No event trigger calls a function where the schema changes.
     quiet_ddl: AtomicBool,
+    /// Inserts of all connections that may be committed in groups, by the adapters' row and error.
+    groups: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    group_counters: Arc<Counters>,
+    group_plans: Mutex<GroupPlans>,
+}
+
+/// Group commit's plans and refusals, by the statement's address, which its entry keeps its own.
+type GroupPlans = HashMap<usize, (Arc<Recognised>, Vec<GroupEntry>)>;
+
+/// For bind types and a catalog.
+#[derive(Debug)]
+struct GroupEntry {
+    types: Vec<BindType>,
+    catalog: Arc<Catalog>,
+    plan: Result<Arc<GroupPlan>, Reason>,
 }
 
 static DATABASES: LazyLock<Mutex<HashMap<String, Arc<Database>>>> = LazyLock::new(Mutex::default);
@@ -55,6 +75,8 @@ impl Database {
     /// Turns batching on. Transactions that begin later go by these options.
     pub(crate) fn enable(&self, options: BatchOptions) {
         *lock(&self.options) = Arc::new(options);
+        lock(&self.group_plans).clear();
+        self.group_counters.open();
         self.on.store(true, Ordering::Release);
     }
 
@@ -66,6 +88,45 @@ impl Database {
     pub(crate) fn invalidate(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         lock(&self.stock).discard_all();
+    }
+
+    /// The groups of adapters with these rows and errors.
+    pub(crate) fn groups<R: Send + 'static, E: Send + 'static>(&self) -> Arc<Groups<R, E>> {
+        let mut all = lock(&self.groups);
+        let new = || -> Arc<dyn Any + Send + Sync> { Arc::new(Groups::<R, E>::new(Arc::clone(&self.group_counters))) };
+        let groups = Arc::clone(all.entry(TypeId::of::<(R, E)>()).or_insert_with(new));
+        // What is kept under a type's own id is of that type.
+        groups.downcast().unwrap_or_else(|_| Arc::new(Groups::new(Arc::clone(&self.group_counters))))
+    }
+
+    pub(crate) fn group_stats(&self) -> GroupStats {
+        self.group_counters.stats()
+    }
+
+    /// How a statement travels in a group, or why it does not: decided once for all connections, so that they share it.
+    pub(crate) fn group_plan(
+        &self,
+        recognised: &Arc<Recognised>,
+        types: &[BindType],
+        catalog: &Arc<Catalog>,
+        make: impl FnOnce() -> Result<GroupPlan, Reason>,
+    ) -> Result<Arc<GroupPlan>, Reason> {
+        const MAX: usize = 1_024;
+        let mut plans = lock(&self.group_plans);
+        let key = Arc::as_ptr(recognised) as usize;
+        if plans.len() >= MAX && !plans.contains_key(&key) {
+            plans.clear();
+        }
+        let (_, entries) = plans.entry(key).or_insert_with(|| (Arc::clone(recognised), Vec::new()));
+        let is_it = |entry: &&GroupEntry| entry.types == types && Arc::ptr_eq(&entry.catalog, catalog);
+        if let Some(entry) = entries.iter().find(is_it) {
+            return entry.plan.clone();
+        }
+        let plan = make().map(Arc::new);
+        let epoch = catalog.epoch;
+        entries.retain(|entry| entry.catalog.epoch == epoch);
+        entries.push(GroupEntry { types: types.to_vec(), catalog: Arc::clone(catalog), plan: plan.clone() });
+        plan
     }
 
     pub(crate) fn catalog_for_login(&self, login: &str) -> Option<Arc<Catalog>> {

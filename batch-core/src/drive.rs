@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Rows};
 use crate::batch::{Batch, Step};
 use crate::error::Error;
+use crate::group::{Joined, Pass, Request};
 use crate::recognise::Recognised;
 use crate::statement::{Binds, Purpose, Query, TextRow};
 
@@ -32,6 +33,12 @@ pub trait Line: Send {
 
     /// Lets other tasks of the runtime run.
     fn yield_now(&self) -> impl Future<Output = ()> + Send;
+
+    /// Lets an INSERT join a group, where the engine was told that the adapter [can](Batch::joins_groups).
+    fn join(&mut self, request: Request) -> impl Future<Output = Joined<Rows, Self::Error>> + Send {
+        drop(request);
+        async { Joined::Alone(Pass::free()) }
+    }
 
     /// The engine's refusal as an error of this kind; [`Error::lost`] among them.
     fn refused(error: Error) -> Self::Error;
@@ -93,6 +100,11 @@ pub async fn drive<'a, L: Line>(
             Step::Raise => {
                 guard.done();
                 return Err(cause.into_error().unwrap_or_else(|| L::refused(Error::lost())));
+            }
+            Step::Join(request) => {
+                let joined = line.join(*request).await;
+                step = guard.batch().joined(joined, &mut cause);
+                continue;
             }
             Step::Land => (Purpose::Flush, line.land().await),
             Step::Run(query) => {

@@ -86,6 +86,16 @@ pub enum Reason {
     LargerThanBudget,
     /// A statement of the transaction was cancelled, and nobody knows what it did.
     Cancelled,
+    /// With group commit: nothing else was on its way that it could have joined.
+    Alone,
+    /// With group commit: its group failed, and each of the inserts was sent on its own.
+    GroupFailed,
+    /// With group commit: no key among what `RETURNING` asks for tells the rows of a group apart.
+    NoKey,
+    /// With group commit: rows of one statement could refer to each other, as the table refers to itself.
+    SelfReference,
+    /// With group commit: the session's settings may be others than those of the sessions beside it.
+    Settings,
 }
 
 impl Reason {
@@ -100,6 +110,8 @@ impl Reason {
                 | Self::Snapshot
                 | Self::Null
                 | Self::Excluded
+                | Self::Alone
+                | Self::GroupFailed
         )
     }
 }
@@ -141,6 +153,11 @@ impl fmt::Display for Reason {
             Self::NoIds => "no ids could be reserved from the sequence",
             Self::LargerThanBudget => "larger than the budget",
             Self::Cancelled => "a statement of the transaction was cancelled",
+            Self::Alone => "alone, with no group to join",
+            Self::GroupFailed => "its group failed",
+            Self::NoKey => "RETURNING asks for no key that tells the rows of a group apart",
+            Self::SelfReference => "the table refers to itself, and the key is not the engine's",
+            Self::Settings => "the session's settings may be its own",
         })
     }
 }
@@ -404,7 +421,7 @@ fn null(column: &Column) -> Result<Checked, Reason> {
 }
 
 /// The table's columns that the values are for.
-fn mentioned(insert: &Insert, table: &Table) -> Result<Vec<usize>, Reason> {
+pub(crate) fn mentioned(insert: &Insert, table: &Table) -> Result<Vec<usize>, Reason> {
     if table.columns.is_empty() {
         return Err(Reason::Form);
     }
@@ -468,7 +485,7 @@ fn is_id(column: &Column) -> bool {
     matches!(column.default, Default::Sequence(_)) && matches!(column.base_oid, oid::INT2 | oid::INT4 | oid::INT8)
 }
 
-fn output(insert: &Insert, table: &Table) -> Result<(Vec<usize>, Vec<Field>), Reason> {
+pub(crate) fn output(insert: &Insert, table: &Table) -> Result<(Vec<usize>, Vec<Field>), Reason> {
     let mut columns = Vec::new();
     let mut fields = Vec::new();
     for item in &insert.returning {

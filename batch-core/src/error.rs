@@ -13,6 +13,9 @@ enum Kind {
     SequenceState,
     Cancelled,
     Lost,
+    OverCapacity(String),
+    ShutDown(String),
+    OutcomeUnknown(String),
 }
 
 impl Error {
@@ -33,6 +36,19 @@ impl Error {
         Self(Kind::Lost)
     }
 
+    /// Group commit holds as many rows as it may ([`WhenFull::Refuse`](crate::WhenFull::Refuse)).
+    pub(crate) fn over_capacity(table: &str) -> Self {
+        Self(Kind::OverCapacity(table.to_owned()))
+    }
+
+    pub(crate) fn shut_down(table: &str) -> Self {
+        Self(Kind::ShutDown(table.to_owned()))
+    }
+
+    pub(crate) fn outcome_unknown(table: &str) -> Self {
+        Self(Kind::OutcomeUnknown(table.to_owned()))
+    }
+
     pub(crate) fn sequence_state() -> Self {
         Self(Kind::SequenceState)
     }
@@ -50,6 +66,19 @@ impl fmt::Display for Error {
                  known, so the transaction can only be rolled back",
             ),
             Kind::Lost => f.write_str("batched writes lost the error of a failed query; please report this"),
+            Kind::OverCapacity(table) => write!(
+                f,
+                "over capacity: group commit holds as many rows as it may, and the row for {table} was not sent; try again \
+                 later, or raise GroupCommit::max_queued_rows or max_queued_bytes"
+            ),
+            Kind::ShutDown(table) => {
+                write!(f, "group commit was shut down: the row for {table} was not sent")
+            }
+            Kind::OutcomeUnknown(table) => write!(
+                f,
+                "the connection was lost while a group with this row for {table} was being committed: whether it is in is \
+                 not known"
+            ),
             Kind::SequenceState => f.write_str(
                 "currval() and lastval() do not know the ids that batched writes gave out on this connection; \
                  use the id that the INSERT returned, or leave the table out of batching with BatchOptions::exclude",

@@ -178,6 +178,20 @@ fn array(column: &ColumnRows, rows: usize) -> Vec<u8> {
     bytes
 }
 
+/// A binary array of values of one type.
+pub(crate) fn array_of<'a>(element: u32, values: impl ExactSizeIterator<Item = Option<&'a [u8]>> + Clone) -> Vec<u8> {
+    let has_null = values.clone().any(|value| value.is_none());
+    let data = values.clone().map(|value| 4 + value.map_or(0, <[u8]>::len)).sum();
+    let mut bytes = array_header(element, values.len(), has_null, data);
+    for value in values {
+        // -1 stands for NULL.
+        let len = value.map_or(-1, |value| value.len() as i32);
+        bytes.extend_from_slice(&len.to_be_bytes());
+        bytes.extend_from_slice(value.unwrap_or_default());
+    }
+    bytes
+}
+
 fn flag_array(flags: &[bool]) -> Vec<u8> {
     let mut bytes = array_header(oid::BOOL, flags.len(), false, 5 * flags.len());
     for &flag in flags {

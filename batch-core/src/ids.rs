@@ -46,8 +46,8 @@ pub(crate) struct Positions {
     others: Position,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-enum Position {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Position {
     /// It has no id of the sequence yet: any may come.
     #[default]
     Start,
@@ -58,8 +58,38 @@ enum Position {
     Lost,
 }
 
+impl Position {
+    /// The later of both; an id that was told is later than one that was not, if it came after it.
+    fn later(self, other: Self, descending: bool) -> Self {
+        match (self, other) {
+            (Self::At(one), Self::At(other)) => Self::At(if descending { one.min(other) } else { one.max(other) }),
+            (Self::Start | Self::Lost, later) => later,
+            (at @ Self::At(_), _) => at,
+        }
+    }
+
+    /// Where nobody stands who stands at one of these: later than all.
+    pub(crate) fn behind(all: impl Iterator<Item = Self>, descending: bool) -> Self {
+        all.fold(Self::Start, |last, next| match (last, next) {
+            (Self::Lost, _) | (_, Self::Lost) => Self::Lost,
+            (last, next) => last.later(next, descending),
+        })
+    }
+}
+
 impl Positions {
-    fn get(&self, sequence: u32) -> Position {
+    /// A connection that stands there in one sequence.
+    pub(crate) fn at(sequence: u32, position: Position) -> Self {
+        Self { known: vec![(sequence, position)], others: Position::Start }
+    }
+
+    /// The connection has got this id, and may have a later one.
+    pub(crate) fn reach(&mut self, sequence: u32, id: i64, descending: bool) {
+        let reached = self.get(sequence).later(Position::At(id), descending);
+        self.set(sequence, reached);
+    }
+
+    pub(crate) fn get(&self, sequence: u32) -> Position {
         self.known.iter().find(|(known, _)| *known == sequence).map_or(self.others, |(_, position)| *position)
     }
 

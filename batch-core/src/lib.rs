@@ -38,6 +38,7 @@
 //!     Step::Send => { /* send the statement, then: */ batch.sent(true) }
 //!     Step::Run(query) => { /* run it, then batch.ran(&rows) or batch.failed() */ }
 //!     Step::Land => { /* only after batch.launched() */ }
+//!     Step::Join(_) => { /* only after joins_groups(): group::join(…), then batch.joined(…) */ }
 //!     Step::Answer(answer) => { /* give the program answer.rows */ }
 //!     Step::Refuse(error) => { /* give the program the error */ }
 //!     Step::Raise => { /* give the program the error of the query that failed */ }
@@ -53,6 +54,7 @@ pub mod drive;
 mod eligible;
 mod error;
 mod flush;
+pub mod group;
 mod harmless;
 mod ids;
 #[cfg(feature = "ingest")]
@@ -67,11 +69,11 @@ mod stats;
 mod stored;
 
 pub use answer::{Answer, Field, Rows};
-pub use batch::{Batch, Step};
+pub use batch::{Asked, Batch, Step};
 pub use catalog::SESSION_SQL;
 pub use eligible::Reason;
 pub use error::Error;
-pub use options::{BatchOptions, Nested};
+pub use options::{BatchOptions, GroupCommit, Nested, WhenFull};
 pub use recognise::Recognised;
 pub use statement::{BindType, Binds, Param, Purpose, Query, TextRow};
-pub use stats::{Explanation, FlushCause, Stats, TableExplanation};
+pub use stats::{Explanation, Fallback, FlushCause, GroupStats, Stats, TableExplanation};

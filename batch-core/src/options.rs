@@ -19,6 +19,7 @@ pub struct BatchOptions {
     pub(crate) late_begin: bool,
     pub(crate) overlap: bool,
     pub(crate) do_nothing_waits: bool,
+    pub(crate) group_commit: Option<GroupCommit>,
     pub(crate) excluded: Vec<String>,
 }
 
@@ -45,6 +46,7 @@ impl BatchOptions {
             late_begin: true,
             overlap: true,
             do_nothing_waits: false,
+            group_commit: None,
             excluded: Vec::new(),
         }
     }
@@ -137,6 +139,15 @@ impl BatchOptions {
         self
     }
 
+    /// Single-row INSERTs outside of transactions that arrive while others are on their way go out together, as one
+    /// statement; each caller still gets its own row, once it is committed. See [`GroupCommit`].
+    ///
+    /// Defaults to none: they are sent one by one.
+    pub fn group_commit(mut self, group_commit: GroupCommit) -> Self {
+        self.group_commit = Some(group_commit);
+        self
+    }
+
     /// Leaves a table out: its inserts are always sent at once. The name is `table` (in any schema) or
     /// `schema.table`, spelt as the catalog spells it. May be called for several tables.
     ///
@@ -151,6 +162,156 @@ impl BatchOptions {
             Some((s, n)) => s == schema && n == name,
             None => excluded == name,
         })
+    }
+}
+
+/// How concurrent single-row INSERTs outside of transactions are committed in groups: on SeaORM's `DatabaseConnection`, and
+/// on all of a process' connections of diesel-async and Diesel to one database.
+///
+/// A lone INSERT is sent at once, as it is. While one is on its way, others of its table queue, and the next of their callers
+/// sends them all as one statement on its own connection; so groups grow with the load. A group that fails is undone as a
+/// whole by Postgres, and each of its inserts is then sent on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupCommit {
+    pub(crate) max_rows: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_queued_rows: usize,
+    pub(crate) max_queued_bytes: usize,
+    pub(crate) when_full: WhenFull,
+    pub(crate) groups_per_table: usize,
+    pub(crate) groups: usize,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) retries: u32,
+}
+
+/// What becomes of an INSERT for which the queue has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits until there is room.
+    #[default]
+    Wait,
+    /// It fails at once with an error that says so ("over capacity"); nothing is sent.
+    Refuse,
+}
+
+impl GroupCommit {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            max_rows: 1_000,
+            max_bytes: 1 << 20,
+            max_queued_rows: 10_000,
+            max_queued_bytes: 16 << 20,
+            when_full: WhenFull::Wait,
+            groups_per_table: 1,
+            groups: 4,
+            lock_timeout: Duration::from_millis(100),
+            retries: 3,
+        }
+    }
+
+    /// A group has at most this many rows.
+    ///
+    /// Defaults to 1,000.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `rows` is 0.
+    pub fn max_rows(mut self, rows: usize) -> Self {
+        assert!(rows > 0, "a group without rows commits nothing: leave group commit off instead");
+        self.max_rows = rows;
+        self
+    }
+
+    /// A group's values take at most this many bytes, unless it is a single row.
+    ///
+    /// Defaults to 1 MiB.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// At most this many rows are held, queued or on their way, for all tables together. From half of it on callers are
+    /// slowed, the more the fuller it is: by up to the time that a group takes. Beyond it they wait, or are refused
+    /// ([`GroupCommit::when_full`]).
+    ///
+    /// Defaults to 10,000.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `rows` is 0.
+    pub fn max_queued_rows(mut self, rows: usize) -> Self {
+        assert!(rows > 0, "a queue without room takes no row: leave group commit off instead");
+        self.max_queued_rows = rows;
+        self
+    }
+
+    /// Like [`GroupCommit::max_queued_rows`], for the bytes of their values. A larger row is taken when nothing else is
+    /// held.
+    ///
+    /// Defaults to 16 MiB.
+    pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
+        self.max_queued_bytes = bytes;
+        self
+    }
+
+    /// What becomes of an INSERT for which the queue has no room.
+    ///
+    /// Defaults to [`WhenFull::Wait`].
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// At most this many groups of one table are on their way at a time. With one, groups are as large as they can be; more
+    /// pay where the server is far away.
+    ///
+    /// Defaults to 1.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `groups` is 0.
+    pub fn groups_per_table(mut self, groups: usize) -> Self {
+        assert!(groups > 0, "without groups on their way nothing is committed");
+        self.groups_per_table = groups;
+        self
+    }
+
+    /// At most this many groups are on their way at a time, of all tables together.
+    ///
+    /// Defaults to 4.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `groups` is 0.
+    pub fn groups(mut self, groups: usize) -> Self {
+        assert!(groups > 0, "without groups on their way nothing is committed");
+        self.groups = groups;
+        self
+    }
+
+    /// A group that waits for a lock of somebody else's for this long (Postgres' `lock_timeout`) gives up, and its inserts are
+    /// sent one by one, so that those which need not wait do not. Whole milliseconds, at least one.
+    ///
+    /// Defaults to 100 ms.
+    pub fn lock_timeout(mut self, time: Duration) -> Self {
+        self.lock_timeout = time.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How often a group is sent again that failed by a serialization failure, a deadlock, or a lost connection; in the last
+    /// case only where the engine made the key of its rows, and a unique index on it tells whether they are in.
+    ///
+    /// Defaults to 3.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+}
+
+impl Default for GroupCommit {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::eligible::Reason;
 
@@ -34,6 +35,131 @@ pub struct Stats {
     pub ids_unused: u64,
     /// Times that this connection read the catalog.
     pub catalog_reads: u64,
+    /// INSERT statements outside of transactions that went out in groups.
+    pub inserts_grouped: u64,
+    /// What group commit did on all connections of this process to the database.
+    pub group_commit: GroupStats,
+}
+
+/// What group commit did on all connections of this process to one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// INSERT statements that could have joined a group.
+    pub inserts: u64,
+    /// Those among them that found nothing to join, and were sent alone and as they are.
+    pub alone: u64,
+    /// Those among them that the queue had no room for ([`WhenFull::Refuse`](crate::WhenFull::Refuse)).
+    pub refused: u64,
+    /// Those among them that were slowed, as the queue was more than half full.
+    pub slowed: u64,
+    /// Rows that were committed in groups.
+    pub rows: u64,
+    /// Groups that were committed.
+    pub groups: u64,
+    /// Rows of the largest of them.
+    pub largest_group: u64,
+    /// Statements that were sent for groups, those that failed among them.
+    pub statements: u64,
+    /// Times that ids were reserved for a group, which is a statement as well.
+    pub reservations: u64,
+    /// Ids that were reserved so.
+    pub ids_reserved: u64,
+    /// Times that a group was sent again.
+    pub retries: u64,
+    /// Groups that failed, and whose inserts were then sent on their own, by cause.
+    pub fallbacks: BTreeMap<Fallback, u64>,
+    /// Rows of those.
+    pub rows_fallen_back: u64,
+    /// How long rows of groups were held, from the queue to the commit, added up.
+    pub time_queued: Duration,
+    /// Rows that are held just now: queued, or on their way in a group.
+    pub depth: u64,
+    /// The most that ever were.
+    pub max_depth: u64,
+}
+
+/// Why the inserts of a group were sent on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// A constraint, or any other error of Postgres.
+    Error,
+    /// It waited for a lock for too long ([`GroupCommit::lock_timeout`](crate::GroupCommit::lock_timeout)).
+    LockTimeout,
+    /// A serialization failure, time and again.
+    Serialization,
+    /// A deadlock, time and again.
+    Deadlock,
+    /// No ids could be reserved for it.
+    Ids,
+    /// The connection was lost before the group was sent, time and again.
+    Lost,
+    /// The task that was about to send it was stopped.
+    Cancelled,
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "an error of Postgres",
+            Self::LockTimeout => "a lock of somebody else's",
+            Self::Serialization => "serialization failures",
+            Self::Deadlock => "deadlocks",
+            Self::Ids => "no ids",
+            Self::Lost => "lost connections",
+            Self::Cancelled => "a task that was stopped",
+        })
+    }
+}
+
+impl fmt::Display for GroupStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "group commit: {} inserts, {} alone; {} rows in {} groups of at most {}, {} statements, {} reservations",
+            self.inserts, self.alone, self.rows, self.groups, self.largest_group, self.statements, self.reservations
+        )?;
+        for (cause, count) in &self.fallbacks {
+            writeln!(f, "  {count} groups undone by {cause}")?;
+        }
+        write!(
+            f,
+            "  {} sent again, {} slowed, {} refused; held: {} rows, at most {}",
+            self.retries, self.slowed, self.refused, self.depth, self.max_depth
+        )
+    }
+}
+
+/// Tells the [`metrics`] facade what changed. Counters are named `batch_group_…_total`.
+#[cfg(feature = "metrics")]
+pub(crate) fn emit(before: &GroupStats, after: &GroupStats) {
+    let counters = [
+        ("batch_group_inserts_total", before.inserts, after.inserts),
+        ("batch_group_alone_total", before.alone, after.alone),
+        ("batch_group_refused_total", before.refused, after.refused),
+        ("batch_group_slowed_total", before.slowed, after.slowed),
+        ("batch_group_rows_total", before.rows, after.rows),
+        ("batch_group_groups_total", before.groups, after.groups),
+        ("batch_group_statements_total", before.statements, after.statements),
+        ("batch_group_reservations_total", before.reservations, after.reservations),
+        ("batch_group_retries_total", before.retries, after.retries),
+    ];
+    for (name, before, after) in counters.into_iter().filter(|(_, before, after)| after > before) {
+        metrics::counter!(name).increment(after - before);
+    }
+    for (cause, count) in &after.fallbacks {
+        let more = count - before.fallbacks.get(cause).copied().unwrap_or_default();
+        if more > 0 {
+            metrics::counter!("batch_group_fallbacks_total", "cause" => cause.to_string()).increment(more);
+        }
+    }
+    if after.time_queued > before.time_queued {
+        metrics::histogram!("batch_group_held_seconds").record(after.time_queued - before.time_queued);
+    }
+    if after.depth != before.depth {
+        metrics::gauge!("batch_group_depth").set(after.depth as f64);
+    }
 }
 
 impl std::ops::AddAssign<&Self> for Stats {
@@ -52,6 +178,8 @@ impl std::ops::AddAssign<&Self> for Stats {
             ids_reserved,
             ids_unused: _,
             catalog_reads,
+            inserts_grouped,
+            group_commit: _,
         } = other;
         self.inserts_seen += inserts_seen;
         self.inserts_deferred += inserts_deferred;
@@ -68,6 +196,7 @@ impl std::ops::AddAssign<&Self> for Stats {
         self.rows_discarded += rows_discarded;
         self.ids_reserved += ids_reserved;
         self.catalog_reads += catalog_reads;
+        self.inserts_grouped += inserts_grouped;
     }
 }
 
@@ -139,7 +268,11 @@ impl fmt::Display for Stats {
         }
         writeln!(f, "rows discarded by rollbacks: {}", self.rows_discarded)?;
         writeln!(f, "ids: {} reserved, {} unused", self.ids_reserved, self.ids_unused)?;
-        write!(f, "catalog reads: {}", self.catalog_reads)
+        write!(f, "catalog reads: {}", self.catalog_reads)?;
+        match self.group_commit.inserts {
+            0 => Ok(()),
+            _ => write!(f, "\n{}", self.group_commit),
+        }
     }
 }
 

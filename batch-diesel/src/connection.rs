@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
+use batch_core::group::Shutdown;
 use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Recognised, Stats};
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DebugQuery, Instrumentation, InstrumentationEvent,
@@ -18,7 +20,7 @@ use diesel::sql_types::TypeMetadata;
 use crate::inner::Inner;
 use crate::recognise::Known;
 use crate::row::{Cursor, Row};
-use crate::{bind, run};
+use crate::{bind, group, run};
 
 /// A drop-in for [`diesel::PgConnection`] whose inserts wait for each other once
 /// [`enable_batch_inserts`](crate::enable_batch_inserts) was called; a plain pass-through before.
@@ -55,6 +57,13 @@ impl PgConnection {
     /// What batching did on this connection.
     pub fn stats(&self) -> Stats {
         self.batch.stats()
+    }
+
+    /// Takes no more inserts into groups, on any connection of this process to the database, and waits until those that are
+    /// there are committed, at most for `timeout`. From then on inserts that could join a group are refused; turning
+    /// batching on again opens it again.
+    pub fn shut_down_group_commit(&mut self, timeout: Duration) -> Shutdown {
+        group::shut_down(&self.batch, timeout)
     }
 
     /// Whether and how each table is batched, and why not: the answer to "why is this table not batched?".
@@ -176,7 +185,7 @@ impl Connection for PgConnection {
 
     fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = diesel::PgConnection::establish(database_url)?;
-        let batch = Batch::new(database_url).holds_begin().prepares_late();
+        let batch = Batch::new(database_url).holds_begin().prepares_late().joins_groups();
         Ok(Self { inner: Inner::new(inner), batch, known: Known::default() })
     }
 

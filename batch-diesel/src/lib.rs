@@ -63,6 +63,7 @@ mod connection;
 mod copy;
 mod enable;
 mod error;
+mod group;
 mod inner;
 mod recognise;
 mod row;
@@ -70,7 +71,11 @@ mod run;
 
 #[cfg(feature = "async")]
 pub use asynchronous::{AsyncCallback, AsyncPgConnection, AsyncTransactionBuilder, RowStream};
-pub use batch_core::{BatchOptions, Explanation, FlushCause, Nested, Reason, Stats, TableExplanation};
+pub use batch_core::group::Shutdown;
+pub use batch_core::{
+    BatchOptions, Explanation, Fallback, FlushCause, GroupCommit, GroupStats, Nested, Reason, Stats, TableExplanation,
+    WhenFull,
+};
 pub use connection::PgConnection;
 pub use enable::BatchInserts;
 pub use row::{Cursor, Field, Row};

@@ -8,8 +8,8 @@ use diesel::result::{Error, QueryResult};
 use diesel::row::{Field, Row};
 
 use crate::bind::EngineQuery;
-use crate::error;
 use crate::inner::Inner;
+use crate::{error, group};
 
 /// Does what the engine says until there is an answer; `None` where the statement is to be sent.
 pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
@@ -21,6 +21,10 @@ pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> Que
             Step::Refuse(refused) => return Err(error::refusal(refused)),
             // Nothing is launched here that could land.
             Step::Raise | Step::Land => return Err(cause.into_error().unwrap_or_else(error::missing)),
+            Step::Join(request) => {
+                let joined = group::join(&mut inner.conn, *request);
+                batch.joined(joined, &mut cause)
+            }
             Step::Run(query) => {
                 let count = inner.take_count(batch.holds_back_begin());
                 let next = match run(&mut inner.conn, &query) {
@@ -38,7 +42,7 @@ pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> Que
     }
 }
 
-fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
+pub(crate) fn run(inner: &mut PgConnection, query: &Query) -> QueryResult<Vec<TextRow>> {
     if query.purpose == Purpose::Control {
         return inner.batch_execute(&query.sql).map(|()| Vec::new());
     }

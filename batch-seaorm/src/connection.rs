@@ -3,20 +3,24 @@
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use batch_core::drive::drive;
-use batch_core::{Batch, BatchOptions, Explanation, Recognised, Stats};
+use batch_core::group::{self, Joined, Pass, Shutdown};
+use batch_core::{Asked, Batch, BatchOptions, Explanation, Recognised, Stats};
 use futures_util::Stream;
 use sea_orm::sqlx::PgPool;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgRow};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnectionType, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
     Schema, SchemaBuilder, Statement, StreamTrait, TransactionError, TransactionOptions, TransactionTrait,
 };
 
-use crate::error;
+use crate::bind;
+use crate::error::{self, Called, Failure};
+use crate::group::Caller;
 use crate::line::Line;
 use crate::row::Mirror;
 use crate::transaction::{self, DatabaseTransaction};
@@ -44,6 +48,8 @@ pub struct DatabaseConnection {
 pub(crate) struct Shared {
     home: Mutex<Batch>,
     mirrors: Mutex<Vec<Mirror>>,
+    /// Somebody reads the catalog for statements outside of transactions.
+    reads_catalog: AtomicBool,
 }
 
 impl Shared {
@@ -94,7 +100,8 @@ impl TryFrom<sea_orm::DatabaseConnection> for DatabaseConnection {
             _ => return Err(error::not_postgres(&format!("a {:?}", inner.inner))),
         };
         let home = home(&pool.connect_options());
-        let shared = Shared { home: Mutex::new(home), mirrors: Mutex::new(Vec::new()) };
+        let shared =
+            Shared { home: Mutex::new(home), mirrors: Mutex::new(Vec::new()), reads_catalog: AtomicBool::new(false) };
         Ok(Self { inner, metric: None, shared: Arc::new(shared) })
     }
 }
@@ -160,6 +167,14 @@ impl DatabaseConnection {
         outcome.map(drop).map_err(|e| error::Called::Query.error(e))?;
         self.shared.home().absorb(&batch);
         Ok(())
+    }
+
+    /// Takes no more inserts into groups, on any connection of this process to the database, and waits until those that are
+    /// there are committed, at most for `timeout`. From then on inserts that could join a group are refused; turning
+    /// batching on again opens it again.
+    pub async fn shut_down_group_commit(&self, timeout: Duration) -> Shutdown {
+        let shutdown = self.shared.home().shut_down_groups::<PgRow, Failure, _>(tokio::time::sleep(timeout));
+        shutdown.await
     }
 
     /// See [`sea_orm::DatabaseConnection::get_database_backend`].
@@ -257,7 +272,65 @@ impl DatabaseConnection {
     /// A statement outside of transactions that is about to run.
     fn outside(&self, sql: &str) -> Outside<'_> {
         let home = self.shared.home();
-        Outside { shared: &self.shared, recognised: home.is_on().then(|| home.recognise(sql)) }
+        Outside { shared: &self.shared, recognised: home.is_on().then(|| home.recognise(sql)), pass: None }
+    }
+
+    /// A statement outside of transactions that is about to run, or the row of an INSERT that was committed in a group.
+    async fn ask(&self, stmt: &Statement) -> Result<Ran<'_>, Failure> {
+        let start = Instant::now();
+        let mut outside = self.outside(&stmt.sql);
+        let Some(recognised) = outside.recognised.take_if(|statement| statement.is_insert()) else {
+            return Ok(Ran::Not(outside));
+        };
+        let asked = {
+            let mut home = self.shared.home();
+            match home.groups_commits() && tokio::runtime::Handle::try_current().is_ok() {
+                true => home.ask_to_join(&recognised, &bind::binds(stmt.values.as_ref())),
+                false => Asked::Send,
+            }
+        };
+        let request = match asked {
+            Asked::Join(request) => *request,
+            Asked::Send => {
+                outside.recognised = Some(recognised);
+                return Ok(Ran::Not(outside));
+            }
+            Asked::ReadCatalog => {
+                self.read_catalog().await;
+                outside.recognised = Some(recognised);
+                return Ok(Ran::Not(outside));
+            }
+        };
+        let result = match group::join(&mut Caller(self.get_postgres_connection_pool()), request).await {
+            Joined::Alone(pass) => {
+                outside.recognised = Some(recognised);
+                outside.pass = Some(pass);
+                return Ok(Ran::Not(outside));
+            }
+            Joined::Row { row, id } => {
+                self.shared.home().gave(id);
+                Ok(Ran::InGroup(row))
+            }
+            Joined::Refused(error) => Err(Failure::Refused(error.to_string())),
+            Joined::Failed(failure) => Err(failure),
+        };
+        if let Some(callback) = &self.metric {
+            callback(&sea_orm::metric::Info { elapsed: start.elapsed(), statement: stmt, failed: result.is_err() });
+        }
+        result
+    }
+
+    /// Reads the catalog for statements outside of transactions, unless somebody does. Where it cannot be read, they go on
+    /// without it.
+    async fn read_catalog(&self) {
+        if self.shared.reads_catalog.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let reading = Reading(&self.shared.reads_catalog);
+        if self.explain().await.is_err() {
+            self.shared.home().catalog_is_unreadable();
+        }
+        drop(reading);
     }
 }
 
@@ -265,13 +338,32 @@ impl DatabaseConnection {
 struct Outside<'a> {
     shared: &'a Shared,
     recognised: Option<Arc<Recognised>>,
+    /// That of an INSERT which could have joined a group.
+    pass: Option<Pass>,
 }
 
 impl Drop for Outside<'_> {
     fn drop(&mut self) {
         if let Some(recognised) = &self.recognised {
-            self.shared.home().ran_outside(recognised);
+            self.shared.home().ran_outside(recognised, self.pass.as_ref());
         }
+    }
+}
+
+/// What became of a statement outside of transactions before it was sent.
+enum Ran<'a> {
+    /// It is to be sent.
+    Not(Outside<'a>),
+    /// It was an INSERT that was committed in a group, and this is its row where it asked for one.
+    InGroup(Option<PgRow>),
+}
+
+/// Whoever reads the catalog may be dropped.
+struct Reading<'a>(&'a AtomicBool);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -282,8 +374,16 @@ impl ConnectionTrait for DatabaseConnection {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        let _outside = self.outside(&stmt.sql);
-        self.inner.execute_raw(stmt).await
+        match self.ask(&stmt).await.map_err(|failure| Called::Exec.error(failure))? {
+            Ran::Not(_outside) => self.inner.execute_raw(stmt).await,
+            Ran::InGroup(_) => {
+                let mirror = self.shared.mirror().await.map_err(error::acquire)?;
+                let counted = mirror.count(1).await;
+                let (mirror, count) = counted.map_err(|error| Called::Exec.error(error.into()))?;
+                self.shared.put_back(mirror);
+                Ok(count.into())
+            }
+        }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
@@ -292,13 +392,17 @@ impl ConnectionTrait for DatabaseConnection {
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let _outside = self.outside(&stmt.sql);
-        self.inner.query_one_raw(stmt).await
+        match self.ask(&stmt).await.map_err(|failure| Called::Query.error(failure))? {
+            Ran::Not(_outside) => self.inner.query_one_raw(stmt).await,
+            Ran::InGroup(row) => Ok(row.map(Into::into)),
+        }
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let _outside = self.outside(&stmt.sql);
-        self.inner.query_all_raw(stmt).await
+        match self.ask(&stmt).await.map_err(|failure| Called::Query.error(failure))? {
+            Ran::Not(_outside) => self.inner.query_all_raw(stmt).await,
+            Ran::InGroup(row) => Ok(row.into_iter().map(Into::into).collect()),
+        }
     }
 }
 

@@ -52,6 +52,7 @@
 mod bind;
 mod connection;
 mod error;
+mod group;
 mod line;
 mod row;
 mod run;
@@ -59,7 +60,11 @@ mod schema;
 mod stream;
 mod transaction;
 
-pub use batch_core::{BatchOptions, Explanation, FlushCause, Nested, Reason, Stats, TableExplanation};
+pub use batch_core::group::Shutdown;
+pub use batch_core::{
+    BatchOptions, Explanation, Fallback, FlushCause, GroupCommit, GroupStats, Nested, Reason, Stats, TableExplanation,
+    WhenFull,
+};
 pub use connection::{DatabaseConnection, DbConn, RowStream};
 pub use transaction::DatabaseTransaction;
 

@@ -37,6 +37,11 @@ pub(crate) async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<Te
         let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql))).try_collect().await?;
         return rows.iter().map(text_row).collect();
     }
+    rows(conn, query).await?.iter().map(text_row).collect()
+}
+
+/// Runs a prepared statement, whose rows come in binary format.
+pub(crate) async fn rows(conn: &mut PgConnection, query: &Query) -> Result<Vec<PgRow>, sqlx::Error> {
     // Of a type that sqlx has to look up it must not prepare an unnamed statement, as it forgets that while it looks.
     let persistent = query.cacheable || query.params.iter().any(|param| BindType::built_in(param.type_oid).is_none());
     let arguments = bind::arguments(query).map_err(sqlx::Error::Encode)?;
@@ -44,8 +49,7 @@ pub(crate) async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<Te
     let types: Vec<String> = query.params.iter().map(|param| param.type_oid.to_string()).collect();
     let sql = format!("{} /* {} */", query.sql, types.join(" "));
     let statement = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(persistent);
-    let rows: Vec<PgRow> = conn.fetch(statement).try_collect().await?;
-    rows.iter().map(text_row).collect()
+    conn.fetch(statement).try_collect().await
 }
 
 fn text_row(row: &PgRow) -> Result<TextRow, sqlx::Error> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use batch_core::group::Shutdown;
 use batch_core::{BatchOptions, Explanation, Stats};
 use batch_support::{Database, Proxy};
 
@@ -12,7 +13,7 @@ pub trait Adapter: 'static {
     /// The ORM's own connection.
     type Plain: Session;
     /// Ours.
-    type Batched: Session + Batching;
+    type Batched: Session + Batching + Send;
     /// Its name, for messages.
     const NAME: &'static str;
     /// A session is a pool: a BEGIN in a script begins no transaction that the program could use, each pool has settings
@@ -94,6 +95,13 @@ pub trait Batching: Session {
     fn stats(&self) -> Stats;
     /// What is batched.
     fn explain(&mut self) -> Outcome<Explanation>;
+    /// So many that may be used at the same time, each on a thread of its own: connections, or handles of one pool with some
+    /// fewer.
+    fn several(url: &str, count: usize) -> Outcome<Vec<Self>> {
+        (0..count).map(|_| Self::connect(url)).collect()
+    }
+    /// Shuts group commit down.
+    fn shut_down(&mut self, timeout: Duration) -> Shutdown;
 }
 
 /// A result with the ORM's error.

@@ -1,7 +1,9 @@
 //! Diesel's synchronous connection.
 
 use std::io::Write;
+use std::time::Duration;
 
+use batch_core::group::Shutdown;
 use batch_core::{BatchOptions, Explanation, Stats};
 use diesel::connection::{AnsiTransactionManager, Connection, DefaultLoadingMode, LoadConnection, TransactionManager};
 use diesel::pg::{Pg, PgTypeMetadata};
@@ -149,6 +151,10 @@ impl Batching for batch_diesel::PgConnection {
 
     fn explain(&mut self) -> Outcome<Explanation> {
         Ok(batch_diesel::PgConnection::explain(self)?)
+    }
+
+    fn shut_down(&mut self, timeout: Duration) -> Shutdown {
+        self.shut_down_group_commit(timeout)
     }
 }
 

@@ -1,5 +1,8 @@
 //! diesel-async's connection, driven from synchronous scenarios.
 
+use std::time::Duration;
+
+use batch_core::group::Shutdown;
 use batch_core::{BatchOptions, Explanation, Stats};
 use diesel::pg::Pg;
 use diesel::result::QueryResult;
@@ -112,5 +115,9 @@ impl Batching for Conn<batch_diesel::AsyncPgConnection> {
 
     fn explain(&mut self) -> Outcome<Explanation> {
         Ok(self.runtime.block_on(self.conn.explain())?)
+    }
+
+    fn shut_down(&mut self, timeout: Duration) -> Shutdown {
+        self.runtime.block_on(self.conn.shut_down_group_commit(timeout))
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use batch_core::group::Shutdown;
 use batch_core::{BatchOptions, Explanation, Stats};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
@@ -51,7 +53,7 @@ pub struct Db<C: Pool> {
     db: C,
     broken: bool,
     types: HashMap<String, Vec<u32>>,
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
 }
 
 /// SeaORM's pool or ours.
@@ -125,7 +127,13 @@ impl<C: Pool> Session for Db<C> {
         options.max_connections(1).sqlx_logging(false).test_before_acquire(false);
         options.acquire_timeout(Duration::from_secs(20));
         let db = runtime.block_on(Database::connect(options))?;
-        Ok(Self { transactions: Vec::new(), db: C::new(db), broken: false, types: HashMap::new(), runtime })
+        Ok(Self {
+            transactions: Vec::new(),
+            db: C::new(db),
+            broken: false,
+            types: HashMap::new(),
+            runtime: Arc::new(runtime),
+        })
     }
 
     fn can_bind(bind: &Value) -> bool {
@@ -217,6 +225,26 @@ impl Batching for Db<batch_seaorm::DatabaseConnection> {
             }
         });
         self.noted(result)
+    }
+
+    fn several(url: &str, count: usize) -> Outcome<Vec<Self>> {
+        let runtime = Arc::new(runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(count.div_ceil(2).max(2) as u32).sqlx_logging(false);
+        options.acquire_timeout(Duration::from_secs(20));
+        let db: batch_seaorm::DatabaseConnection = Pool::new(runtime.block_on(Database::connect(options))?);
+        let handle = || Self {
+            transactions: Vec::new(),
+            db: db.clone(),
+            broken: false,
+            types: HashMap::new(),
+            runtime: Arc::clone(&runtime),
+        };
+        Ok((0..count).map(|_| handle()).collect())
+    }
+
+    fn shut_down(&mut self, timeout: Duration) -> Shutdown {
+        self.runtime.block_on(self.db.shut_down_group_commit(timeout))
     }
 }
 

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::group::Refusal;
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
 use crate::catalog::{Catalog, Clock, Default as ColumnDefault, Table};
 use crate::eligible::{Checked, Constant, ID, Plan, Reason, surely_waits};
 use crate::error::Error;
+use crate::group::Request;
 use crate::ids::Need;
 use crate::pending::{self, Known};
 use crate::recognise::{Insert, Kind, Recognised};
@@ -28,6 +30,7 @@ enum Decision {
     /// The row takes its transaction's `now()`, which begins with BEGIN.
     Begin,
     Refuse(Error),
+    Join(Box<Request>),
 }
 
 /// Parameters of one statement are counted in 16 bits.
@@ -114,6 +117,7 @@ impl Batch {
             }
             Decision::ReadCatalog => Some(self.read_catalog()),
             Decision::Begin => Some(self.send_begin()),
+            Decision::Join(request) => Some(Step::Join(request)),
             Decision::Refuse(error) => return Some(Step::Refuse(error)),
         };
         self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
@@ -129,7 +133,7 @@ impl Batch {
         made: &mut Option<Vec<Made>>,
     ) -> Decision {
         if !self.transaction.open {
-            return Decision::Send(Reason::NotInTransaction);
+            return self.decide_outside(recognised, insert, binds);
         }
         if self.transaction.aborted {
             return Decision::Send(Reason::Aborted);
@@ -188,6 +192,25 @@ impl Batch {
         checked.clear();
         self.scratch.checked = checked;
         decision
+    }
+
+    /// Outside of transactions an INSERT may join a group, where the session is known to be like others.
+    fn decide_outside(&mut self, recognised: &Arc<Recognised>, insert: &Insert, binds: &Binds) -> Decision {
+        if !self.may_join() {
+            return Decision::Send(Reason::NotInTransaction);
+        }
+        if self.session.was_unsettled {
+            return Decision::Send(Reason::Settings);
+        }
+        if self.is_unreadable() {
+            return Decision::Send(Reason::CatalogUnreadable);
+        }
+        match self.request(recognised, insert, binds) {
+            Ok(request) => Decision::Join(Box::new(request)),
+            Err(Refusal::ReadCatalog) => Decision::ReadCatalog,
+            Err(Refusal::Send(Reason::Unknown)) => self.look_again(insert),
+            Err(Refusal::Send(reason)) => Decision::Send(reason),
+        }
     }
 
     /// The ids that the table will want if it is the one that the catalog at hand knows: they come on the same way.
@@ -601,7 +624,7 @@ fn of_row(made: &[Made], row: usize) -> &[Made] {
 }
 
 /// A version 4 UUID, as `gen_random_uuid()` makes it.
-fn random_uuid() -> Option<[u8; 16]> {
+pub(crate) fn random_uuid() -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     bytes[6] = (bytes[6] & 0x0f) | 0x40;

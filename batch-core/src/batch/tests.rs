@@ -126,6 +126,7 @@ impl Program {
                     let row = |row| (0..columns).map(|at| answer.rows.get(row, at).map(<[u8]>::to_vec)).collect();
                     return Seen::Answer((0..answer.rows.len()).map(row).collect());
                 }
+                Step::Join(_) => panic!("no adapter here joins groups"),
                 Step::Refuse(error) => return Seen::Refused(error.to_string()),
                 Step::Raise => return Failed,
             }
@@ -735,7 +736,7 @@ mod ddl {
             let program = with_event_triggers(exist);
             let mut pool = program.batch.transaction();
             let create = pool.recognise(CREATE);
-            pool.ran_outside(&create);
+            pool.ran_outside(&create, None);
             assert_eq!(pool.session.stays_unsettled, exist);
         }
     }
@@ -1708,7 +1709,7 @@ mod pools {
 
     fn ran(pool: &mut Batch, sql: &str) {
         let recognised = pool.recognise(sql);
-        pool.ran_outside(&recognised);
+        pool.ran_outside(&recognised, None);
     }
 
     #[test]

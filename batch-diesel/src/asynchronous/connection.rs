@@ -1,9 +1,11 @@
 //! [`AsyncPgConnection`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use batch_core::drive::{Outcome, drive, offer};
-use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Stats};
+use batch_core::group::Shutdown;
+use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Rows, Stats};
 use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
 use diesel::pg::{Pg, PgNotification};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
@@ -15,6 +17,7 @@ use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
 use super::flight::Flight;
+use super::group::Led;
 use super::instrumentation::Shared;
 use super::run::{Inner, Wire};
 use super::stream::{InnerRow, RowStream, Unread};
@@ -34,6 +37,7 @@ pub struct AsyncPgConnection {
     /// Shared with a flush that runs while the program goes on.
     inner: Arc<Inner>,
     flight: Flight,
+    led: Led,
     /// The program's transactions. The inner connection's own state cannot be reached while it is shared.
     transactions: AnsiTransactionManager,
     /// A statement failed in a way that diesel-async marks its transactions for.
@@ -73,6 +77,13 @@ impl AsyncPgConnection {
     pub async fn flush(&mut self) -> QueryResult<()> {
         let (mut wire, batch) = self.wire();
         drive(&mut wire, batch, |batch| batch.flush()).await.map(drop)
+    }
+
+    /// Takes no more inserts into groups, on any connection of this process to the database, and waits until those that are
+    /// there are committed, at most for `timeout`. From then on inserts that could join a group are refused; turning
+    /// batching on again opens it again.
+    pub async fn shut_down_group_commit(&self, timeout: Duration) -> Shutdown {
+        self.batch.shut_down_groups::<Rows, Error, _>(tokio::time::sleep(timeout)).await
     }
 
     /// What batching did on this connection.
@@ -129,12 +140,13 @@ impl AsyncPgConnection {
     }
 
     fn new(mut inner: Inner, batch: Batch) -> Self {
-        let batch = batch.holds_begin().begin_travels().overlaps();
+        let batch = batch.holds_begin().begin_travels().overlaps().joins_groups();
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
         Self {
             inner: Arc::new(inner),
             flight: Flight::default(),
+            led: Led::default(),
             transactions: AnsiTransactionManager::default(),
             serialization_failed: false,
             cache_size: None,
@@ -155,6 +167,7 @@ impl AsyncPgConnection {
     /// statement.
     pub(super) async fn landed(&mut self) -> Option<&mut Inner> {
         self.flight.wait().await;
+        self.led.settle().await;
         self.inner_mut()
     }
 
@@ -184,13 +197,13 @@ impl AsyncPgConnection {
     }
 
     fn wire(&mut self) -> (Wire<'_>, &mut Batch) {
-        (Wire { inner: &self.inner, flight: &mut self.flight }, &mut self.batch)
+        (Wire { inner: &self.inner, flight: &mut self.flight, led: &mut self.led }, &mut self.batch)
     }
 
     /// The parts that the future of a query works with.
     fn parts(&mut self) -> Parts<'_> {
-        let Self { inner, flight, serialization_failed, batch, types, instrumentation, unread, .. } = self;
-        Parts { wire: Wire { inner, flight }, serialization_failed, batch, types, instrumentation, unread }
+        let Self { inner, flight, led, serialization_failed, batch, types, instrumentation, unread, .. } = self;
+        Parts { wire: Wire { inner, flight, led }, serialization_failed, batch, types, instrumentation, unread }
     }
 }
 
@@ -264,6 +277,7 @@ impl<'a> Parts<'a> {
 
     async fn offer(&mut self, offered: Offered) -> QueryResult<Outcome<'_>> {
         let Offered { text, mut binds, unknown_types } = offered;
+        self.wire.led.settle().await;
         self.unread.settle(self.batch).await;
         if !unknown_types.is_empty() {
             drive(&mut self.wire, self.batch, Batch::land).await.map(drop)?;
@@ -294,7 +308,8 @@ impl SimpleAsyncConnection for AsyncPgConnection {
         // As diesel-async ends its transactions, which it does not mark then.
         let is_commit = query == "COMMIT";
         // An INSERT without binds has only literals and defaults: it may wait as well.
-        let mut wire = Wire { inner: &self.inner, flight: &mut self.flight };
+        let mut wire = Wire { inner: &self.inner, flight: &mut self.flight, led: &mut self.led };
+        wire.led.settle().await;
         let error = match offer(&mut wire, &mut self.batch, statement, Binds::default()).await {
             Ok(Outcome::Send(running)) => {
                 let result = (&*self.inner).batch_execute(query).await;

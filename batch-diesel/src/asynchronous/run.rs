@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use batch_core::drive::Line;
-use batch_core::{Purpose, Query, TextRow};
+use batch_core::group::{self, Joined, Pass, Request};
+use batch_core::{Purpose, Query, Rows, TextRow};
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::{TryStreamExt, future};
+use tokio::runtime::Handle;
 
 use super::flight::Flight;
+use super::group::{Caller, Led};
 use crate::bind::EngineQuery;
 use crate::error;
 use crate::run::text_row;
@@ -20,12 +23,14 @@ pub(super) type Inner = diesel_async::AsyncPgConnection;
 pub(super) struct Wire<'a> {
     pub(super) inner: &'a Arc<Inner>,
     pub(super) flight: &'a mut Flight,
+    pub(super) led: &'a mut Led,
 }
 
 impl Line for Wire<'_> {
     type Error = Error;
 
     async fn run(&mut self, query: &Query) -> QueryResult<Vec<TextRow>> {
+        self.led.settle().await;
         run(self.inner, query).await
     }
 
@@ -43,6 +48,14 @@ impl Line for Wire<'_> {
 
     async fn yield_now(&self) {
         tokio::task::yield_now().await;
+    }
+
+    async fn join(&mut self, request: Request) -> Joined<Rows, Error> {
+        // Timers and tasks are the runtime's.
+        match Handle::try_current() {
+            Ok(_) => group::join(&mut Caller { inner: self.inner, led: self.led }, request).await,
+            Err(_) => Joined::Alone(Pass::free()),
+        }
     }
 
     fn refused(error: batch_core::Error) -> Error {

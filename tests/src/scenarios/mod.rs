@@ -4,6 +4,7 @@ mod both;
 
 pub mod answers;
 pub mod errors;
+pub mod groups;
 pub mod ids;
 pub mod lifecycle;
 pub mod order;
@@ -68,6 +69,9 @@ macro_rules! for_each_scenario {
             answers::a_literal_that_needs_converting_is_sent,
             answers::a_plain_literal_waits_whatever_its_type,
             answers::a_count_is_the_number_of_rows,
+            groups::inserts_that_arrive_together_are_one_statement_and_each_gets_its_own_row,
+            groups::a_lone_insert_is_sent_as_it_is,
+            groups::a_bad_row_alone_gets_its_error,
             ids::ids_come_from_the_sequence_that_the_default_uses,
             ids::a_domain_may_bring_a_sequence,
             ids::a_shared_sequence_gives_ids_in_creation_order,

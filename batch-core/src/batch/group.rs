@@ -1,0 +1,168 @@
+//! INSERTs outside of transactions that may join a group (`group.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Batch, Offer, Step};
+use crate::answer::{Answer, Rows};
+use crate::drive::Cause;
+use crate::eligible::Reason;
+use crate::group::plan::{Key, Plan};
+use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown};
+use crate::ids::Position;
+use crate::recognise::{Insert, Kind, Recognised};
+use crate::statement::{Binds, Purpose};
+
+/// What an INSERT outside of transactions does, on a driver that hands out another connection for each statement.
+#[derive(Debug)]
+pub enum Asked {
+    /// It asks to join a group ([`group::join`]); then [`Batch::gave`] is told.
+    Join(Box<Request>),
+    /// It is sent as it is.
+    Send,
+    /// It is sent as it is, and the catalog is to be read for those that follow ([`Batch::explain`]).
+    ReadCatalog,
+}
+
+/// Why an INSERT does not ask to join.
+pub(super) enum Refusal {
+    Send(Reason),
+    ReadCatalog,
+}
+
+impl Batch {
+    /// The adapter can do [`Step::Join`].
+    #[must_use]
+    pub fn joins_groups(mut self) -> Self {
+        self.joins_groups = true;
+        self
+    }
+
+    /// Whether single-row INSERTs outside of transactions are committed in groups.
+    pub fn groups_commits(&self) -> bool {
+        self.is_on() && self.database.options().group_commit.is_some()
+    }
+
+    pub(super) fn may_join(&self) -> bool {
+        self.joins_groups && self.groups_commits()
+    }
+
+    /// What an INSERT does on a connection of the pool, outside of transactions. Binds are needed.
+    pub fn ask_to_join(&mut self, recognised: &Arc<Recognised>, binds: &Binds) -> Asked {
+        let Kind::Insert(insert) = &recognised.kind else { return Asked::Send };
+        if self.session.stays_unsettled || self.is_unreadable() {
+            return Asked::Send;
+        }
+        match self.request(recognised, insert, binds) {
+            Ok(request) => {
+                self.stats.inserts_seen += 1;
+                Asked::Join(Box::new(request))
+            }
+            Err(Refusal::Send(_)) => Asked::Send,
+            Err(Refusal::ReadCatalog) => Asked::ReadCatalog,
+        }
+    }
+
+    /// The catalog could not be read: INSERTs outside of transactions are sent as they are, until the schema changes.
+    pub fn catalog_is_unreadable(&mut self) {
+        self.session.unreadable = Some(self.database.epoch());
+    }
+
+    pub(super) fn request(
+        &mut self,
+        recognised: &Arc<Recognised>,
+        insert: &Insert,
+        binds: &Binds,
+    ) -> Result<Request, Refusal> {
+        let send = |reason| Err(Refusal::Send(reason));
+        let all_options = self.database.options();
+        let Some(options) = all_options.group_commit else { return send(Reason::NotInTransaction) };
+        if insert.rows != 1 {
+            return send(Reason::NotInTransaction);
+        }
+        // The catalog that all connections share, so that their inserts meet; or the one that was read for this insert.
+        let just_now = |read: &&Arc<crate::catalog::Catalog>| {
+            read.epoch == self.database.epoch() && read.read_at.elapsed() < Duration::from_secs(1)
+        };
+        let known = self.database.catalog_for_login(&self.login);
+        let Some(catalog) = known.or_else(|| self.session.catalog.as_ref().filter(just_now).cloned()) else {
+            return Err(Refusal::ReadCatalog);
+        };
+        if catalog.fixes_snapshot {
+            return send(Reason::Snapshot);
+        }
+        if catalog.read_only {
+            return send(Reason::ReadOnly);
+        }
+        let Some(table) = catalog.table(&insert.table) else { return send(Reason::Unknown) };
+        let make = || Plan::make(insert, table, &catalog, &binds.types, &all_options);
+        let plan = match self.database.group_plan(recognised, &binds.types, &catalog, make) {
+            Ok(plan) => plan,
+            Err(reason) => return send(reason),
+        };
+        let row = plan.row(binds).map_err(Refusal::Send)?;
+        let position = match &plan.key {
+            Some(Key::Id { sequence, .. }) => self.positions.get(*sequence),
+            _ => Position::Start,
+        };
+        let place =
+            Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
+        Ok(Request { database: Arc::clone(&self.database), place, plan, row, position, all_options, options })
+    }
+
+    /// What became of the INSERT of the last [`Step::Join`].
+    pub fn joined<E>(&mut self, joined: Joined<Rows, E>, cause: &mut Cause<E>) -> Step {
+        match joined {
+            Joined::Row { row, id } => {
+                self.offer = None;
+                self.gave(id);
+                Step::Answer(Answer { count: 1, rows: row.unwrap_or_default() })
+            }
+            Joined::Alone(pass) => {
+                if let Some(Offer::Statement { recognised, send, .. }) = &mut self.offer {
+                    *send = true;
+                    let recognised = Arc::clone(recognised);
+                    self.note_alone(&recognised, &pass);
+                }
+                self.pass = Some(pass);
+                self.advance()
+            }
+            Joined::Refused(error) => {
+                self.offer = None;
+                Step::Refuse(error)
+            }
+            Joined::Failed(error) => {
+                self.offer = None;
+                cause.note(Purpose::Flush, error);
+                Step::Raise
+            }
+        }
+    }
+
+    /// A row was committed in a group, with this id if it was reserved.
+    pub fn gave(&mut self, id: Option<GivenId>) {
+        self.stats.inserts_grouped += 1;
+        if let Some(GivenId { sequence, id, descending }) = id {
+            self.used_reserved_ids = true;
+            self.positions.reach(sequence, id, descending);
+        }
+    }
+
+    pub(super) fn note_alone(&mut self, recognised: &Recognised, pass: &Pass) {
+        let Kind::Insert(insert) = &recognised.kind else { return };
+        let reason = if pass.fell_back { Reason::GroupFailed } else { Reason::Alone };
+        self.note_sent(&insert.table.to_string(), reason);
+    }
+
+    /// Takes no more inserts into groups on any connection to the database, and waits until those that are there are done or
+    /// `time_is_up`: from then on INSERTs that could join a group are refused. Turning batching on again opens it again.
+    pub fn shut_down_groups<R, E, T>(&self, time_is_up: T) -> impl Future<Output = Shutdown> + use<R, E, T>
+    where
+        R: Send + 'static,
+        E: Send + 'static,
+        T: Future<Output = ()>,
+    {
+        let groups = self.database.groups::<R, E>();
+        async move { group::shutdown(&groups, time_is_up).await }
+    }
+}

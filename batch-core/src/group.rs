@@ -1,0 +1,647 @@
+//! Group commit: concurrent single-row INSERTs outside of transactions as one statement (the options are
+//! [`GroupCommit`]).
+//!
+//! ```text
+//! caller A   INSERT …                     → alone, sent as it is
+//! caller B      INSERT …  waits for A
+//! caller C        INSERT …  waits for A
+//!            A is done: B leads            → INSERT … SELECT unnest($1) … RETURNING …   (B's and C's rows)
+//! ```
+//!
+//! Whoever waits is a leader as soon as there is room on the way for a group: no task and no timer of the engine's own is
+//! needed. An adapter brings two things: a [`Member`], which is the caller, and a [`Leader`], which is a connection. It asks
+//! the engine by [`Batch::offer`](crate::Batch::offer) or [`Batch::ask_to_join`](crate::Batch::ask_to_join), and then calls
+//! [`join`].
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+pub(crate) mod plan;
+mod queue;
+
+use self::plan::{Key, Plan, Row, push_key};
+use self::queue::{Again, Entry, Release, Turn};
+pub(crate) use self::queue::{Groups, Place};
+use crate::answer::Field;
+use crate::database::{Database, lock};
+use crate::error::Error;
+use crate::ids::{Need, Position, Positions};
+use crate::options::{BatchOptions, GroupCommit};
+use crate::reserve;
+use crate::statement::{Query, TextRow};
+use crate::stats::{Fallback, GroupStats};
+
+/// An INSERT that may join a group.
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) database: Arc<Database>,
+    pub(crate) place: Place,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) row: Row,
+    /// Where its connection stands in the sequence of its ids.
+    pub(crate) position: Position,
+    pub(crate) all_options: Arc<BatchOptions>,
+    pub(crate) options: GroupCommit,
+}
+
+/// What became of an INSERT that wanted to join a group. `R` is the adapter's row, `E` its error.
+#[derive(Debug)]
+pub enum Joined<R, E> {
+    /// It is committed.
+    Row {
+        /// What `RETURNING` asked for; `None` where it asked for nothing.
+        row: Option<R>,
+        /// The id that it got, for [`Batch::joined`](crate::Batch::joined).
+        id: Option<GivenId>,
+    },
+    /// It is to be sent as it is. The pass is kept until that is done.
+    Alone(Pass),
+    /// Nothing is sent: the engine refuses.
+    Refused(Error),
+    /// It failed, by its own error or by that of the connection.
+    Failed(E),
+}
+
+/// An id that was reserved for a row.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenId {
+    pub(crate) sequence: u32,
+    pub(crate) id: i64,
+    pub(crate) descending: bool,
+}
+
+/// An INSERT that is sent alone is on its way: others of its table wait for it, for a while.
+#[derive(Debug)]
+pub struct Pass {
+    flight: Option<(Arc<dyn Release>, Place, u64)>,
+    since: Instant,
+    /// Whether its group has failed before.
+    pub(crate) fell_back: bool,
+}
+
+impl Pass {
+    fn new(groups: Arc<dyn Release>, place: Place, flight: u64) -> Self {
+        Self { flight: Some((groups, place, flight)), since: Instant::now(), fell_back: false }
+    }
+
+    /// One that nobody waits for.
+    pub fn free() -> Self {
+        Self { flight: None, since: Instant::now(), fell_back: false }
+    }
+
+    /// That of an INSERT whose group has failed.
+    fn after_failure() -> Self {
+        Self { flight: None, since: Instant::now(), fell_back: true }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some((groups, place, flight)) = self.flight.take() {
+            groups.release(&place, flight, self.since.elapsed());
+        }
+    }
+}
+
+/// Why a group, or a statement of it, failed, as far as group commit tells failures apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The connection was lost: nobody knows what the server made of the statement. SQLSTATE class 08, 57P01 to 57P03, or no
+    /// answer at all.
+    Lost,
+    /// 40001
+    Serialization,
+    /// 40P01
+    Deadlock,
+    /// 55P03
+    LockTimeout,
+    /// 23505
+    Unique,
+    /// Any other.
+    Other,
+}
+
+impl Failure {
+    /// By Postgres' code (Appendix A of its manual).
+    pub fn of_sqlstate(code: &str) -> Self {
+        match code {
+            "57P01" | "57P02" | "57P03" => Self::Lost,
+            _ if code.starts_with("08") => Self::Lost,
+            "40001" => Self::Serialization,
+            "40P01" => Self::Deadlock,
+            "55P03" => Self::LockTimeout,
+            "23505" => Self::Unique,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A caller that may join a group.
+pub trait Member: Send {
+    /// The adapter's row.
+    type Row: Send + 'static;
+    /// The ORM's or driver's error.
+    type Error: Send + 'static;
+
+    /// Waits for so long.
+    fn sleep(time: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Has the group sent ([`Group::send`]) on the caller's connection, or on one of its pool, and waits for it: on a runtime of
+    /// one thread nobody else may see to it. By a task, where there are any, so that it goes on if the caller is dropped.
+    fn lead(&mut self, group: Group<Self::Row, Self::Error>) -> impl Future<Output = ()> + Send;
+}
+
+/// A connection on which a group is sent, outside of a transaction.
+pub trait Leader: Send {
+    /// The adapter's row.
+    type Row: Send + 'static;
+    /// The ORM's or driver's error.
+    type Error: Send + 'static;
+
+    /// Whether it can go on after its connection was lost, on another: a pool.
+    const RECONNECTS: bool;
+
+    /// Runs a question of the engine.
+    fn ask(&mut self, query: &Query) -> impl Future<Output = Result<Vec<TextRow>, Self::Error>> + Send;
+
+    /// Runs a statement whose rows, of these columns in binary format, are the callers'.
+    fn rows(
+        &mut self,
+        query: &Query,
+        fields: &Arc<[Field]>,
+    ) -> impl Future<Output = Result<Vec<Self::Row>, Self::Error>> + Send;
+
+    /// A value of a row in Postgres' binary format; `None` is NULL.
+    fn value(row: &Self::Row, column: usize) -> Option<&[u8]>;
+
+    /// What kind of error it is.
+    fn failure(error: &Self::Error) -> Failure;
+
+    /// An error that says that the connection was lost, for callers beside the one whose error that was.
+    fn lost(error: Error) -> Self::Error;
+
+    /// Waits for so long.
+    fn sleep(time: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// Joins the INSERT with others of its table that are made at the same time, or says that it is to be sent alone.
+///
+/// If the future is dropped while the INSERT waits, it is not sent; if it is on its way by then, it may be in.
+pub async fn join<M: Member>(member: &mut M, request: Request) -> Joined<M::Row, M::Error> {
+    let groups = request.database.groups::<M::Row, M::Error>();
+    groups.counters.note(|stats| stats.inserts += 1);
+    let pause = {
+        let mut line = Line { groups: &groups, ticket: None };
+        match poll_fn(|cx| groups.ask_for_room(&request, &mut line.ticket, cx)).await {
+            Ok(pause) => pause,
+            Err(error) => return Joined::Refused(error),
+        }
+    };
+    let patience = request.options.lock_timeout;
+    let waiting = Waiting { entry: groups.enter(request), groups: &groups };
+    if !pause.is_zero() {
+        groups.counters.note(|stats| stats.slowed += 1);
+        M::sleep(pause).await;
+    }
+    loop {
+        let turn = {
+            let mut timer = pin!(M::sleep(patience));
+            let poll = poll_fn(|cx| match groups.poll(&waiting.entry, cx) {
+                Poll::Ready(turn) => Poll::Ready(Some(turn)),
+                Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+            });
+            poll.await
+        };
+        match turn {
+            Some(Turn::Done(joined)) => return joined,
+            Some(Turn::Lead(group)) => member.lead(group).await,
+            // Whatever was waited for may have taken too long to wait for it any longer.
+            None => {}
+        }
+    }
+}
+
+/// A caller in the line for room.
+struct Line<'a, R, E> {
+    groups: &'a Groups<R, E>,
+    ticket: Option<u64>,
+}
+
+impl<R, E> Drop for Line<'_, R, E> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.groups.leave_line(&mut self.ticket);
+        }
+    }
+}
+
+/// A caller whose INSERT is in the queue.
+struct Waiting<'a, R, E> {
+    groups: &'a Groups<R, E>,
+    entry: Arc<Entry<R, E>>,
+}
+
+impl<R, E> Drop for Waiting<'_, R, E> {
+    fn drop(&mut self) {
+        self.groups.abandon(&self.entry);
+    }
+}
+
+impl Request {
+    /// Whether an id is in stock that may come next: then it has to be used, as what Postgres assigns would be higher.
+    fn has_id_at_hand(&self) -> bool {
+        let Some(Key::Id { sequence, descending, .. }) = &self.plan.key else { return false };
+        let need = need(*sequence, *descending, 1);
+        lock(&self.database.stock).has_any(&need, &Positions::at(*sequence, self.position))
+    }
+}
+
+fn need(sequence: u32, descending: bool, count: usize) -> Need {
+    Need { sequence, descending, count, must_know: true, after_unassigned: false }
+}
+
+/// INSERTs that are sent as one statement.
+#[derive(Debug)]
+pub struct Group<R, E>
+where
+    R: Send + 'static,
+    E: Send + 'static,
+{
+    groups: Arc<Groups<R, E>>,
+    flight: u64,
+    since: Instant,
+    leader: Arc<Entry<R, E>>,
+    members: Vec<queue::Member<R, E>>,
+    /// How often it was sent again.
+    tries: u32,
+    /// The statement may be under way, or was when the connection was lost.
+    is_uncertain: bool,
+}
+
+/// How long a group waits that is sent again after the connection was lost, doubled each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
+    fn new(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, entries: Vec<Arc<Entry<R, E>>>) -> Self {
+        let member = |entry: Arc<Entry<R, E>>| queue::Member { row: entry.request.row.clone(), entry, id: None };
+        let members = entries.into_iter().map(member).collect();
+        Self::again(groups, leader, flight, Again { members, tries: 0, is_uncertain: false })
+    }
+
+    fn again(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, again: Again<R, E>) -> Self {
+        let Again { members, tries, is_uncertain } = again;
+        let (groups, leader) = (Arc::clone(groups), Arc::clone(leader));
+        Self { groups, flight, since: Instant::now(), leader, members, tries, is_uncertain }
+    }
+
+    fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    fn plan(&self) -> &Arc<Plan> {
+        // All members have the same one; a group that has none is done.
+        self.members.first().map_or(&self.leader.request.plan, |member| &member.entry.request.plan)
+    }
+
+    fn options(&self) -> &GroupCommit {
+        &self.leader.request.options
+    }
+
+    /// Sends the group and gives every member its result.
+    pub async fn send<L: Leader<Row = R, Error = E>>(mut self, leader: &mut L) {
+        let plan = Arc::clone(self.plan());
+        let span = tracing::debug_span!("group", table = %plan.table.full_name(), rows = self.len());
+        loop {
+            if let Err(error) = self.reserve(leader).await {
+                match error {
+                    // Nothing of the group was sent.
+                    Some(error) if L::failure(&error) == Failure::Lost => match self.after_loss::<L>(error).await {
+                        true => continue,
+                        false => return,
+                    },
+                    _ => return self.fall_back(Fallback::Ids),
+                }
+            }
+            let query = self.query(&plan);
+            let was_uncertain = std::mem::replace(&mut self.is_uncertain, true);
+            self.groups.counters.note(|stats| stats.statements += 1);
+            let result = leader.rows(&query, &plan.fields).await;
+            let error = match result {
+                Ok(rows) => return span.in_scope(|| self.deliver::<L>(&plan, rows)),
+                Err(error) => error,
+            };
+            let failure = L::failure(&error);
+            if failure == Failure::Lost {
+                match self.after_loss::<L>(error).await {
+                    true => continue,
+                    false => return,
+                }
+            }
+            self.is_uncertain = was_uncertain;
+            let passes = matches!(failure, Failure::Serialization | Failure::Deadlock);
+            if passes && self.tries < self.options().retries {
+                self.tries += 1;
+                self.groups.counters.note(|stats| stats.retries += 1);
+                continue;
+            }
+            if !was_uncertain {
+                return self.fall_back(failure.into());
+            }
+            // It may be in already: with the same keys, nothing gets in twice.
+            if !self.one_by_one(leader, &plan).await {
+                return;
+            }
+        }
+    }
+
+    /// Reserves ids for the rows that have none yet. The error is that of the question, or none where the sequence has no
+    /// more.
+    async fn reserve<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) -> Result<(), Option<E>> {
+        let plan = Arc::clone(self.plan());
+        let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return Ok(()) };
+        let count = self.members.iter().filter(|member| member.id.is_none()).count();
+        if count == 0 {
+            return Ok(());
+        }
+        let database = Arc::clone(&self.leader.request.database);
+        let max = self.leader.request.all_options.max_id_block;
+        let need = need(*sequence, *descending, count);
+        let position = Position::behind(self.members.iter().map(|m| m.entry.request.position), *descending);
+        let mut positions = Positions::at(*sequence, position);
+        let mut ids = Vec::with_capacity(count);
+        let mut asked = false;
+        loop {
+            let block = {
+                let mut stock = lock(&database.stock);
+                stock.wants(&need, &positions);
+                if stock.take(&[need], &mut positions, &mut ids) {
+                    break;
+                }
+                stock.block(&need, max)
+            };
+            if std::mem::replace(&mut asked, true) {
+                return Err(None);
+            }
+            self.groups.counters.note(|stats| stats.reservations += 1);
+            let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
+            for (sequence, ids) in reserve::read(&rows).ids {
+                lock(&database.stock).add(sequence, &ids, &mut positions, max);
+                self.groups.counters.note(|stats| stats.ids_reserved += ids.len() as u64);
+            }
+        }
+        for (member, id) in self.members.iter_mut().filter(|member| member.id.is_none()).zip(ids) {
+            if !plan.set_id(&mut member.row, id) {
+                return Err(None);
+            }
+            member.id = Some(id);
+        }
+        Ok(())
+    }
+
+    fn query(&self, plan: &Plan) -> Query {
+        match self.members.as_slice() {
+            // What is alone may wait for a lock as it would have.
+            [only] => plan.one(&only.row),
+            members => {
+                let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
+                plan.many(&rows, self.options().lock_timeout.as_millis())
+            }
+        }
+    }
+
+    /// Gives every member its row.
+    fn deliver<L: Leader<Row = R, Error = E>>(&mut self, plan: &Plan, rows: Vec<R>) {
+        let count = self.len() as u64;
+        self.groups.counters.note(|stats| {
+            stats.groups += 1;
+            stats.rows += count;
+            stats.largest_group = stats.largest_group.max(count);
+        });
+        let mut by_key: Vec<(Vec<u8>, R)> = rows.into_iter().map(|row| (row_key::<L>(plan, &row), row)).collect();
+        by_key.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut by_key: Vec<(Vec<u8>, Option<R>)> = by_key.into_iter().map(|(key, row)| (key, Some(row))).collect();
+        for member in self.members.drain(..) {
+            let id = given(plan, &member);
+            let joined = if plan.fields.is_empty() {
+                Joined::Row { row: None, id }
+            } else {
+                let key = member.row.key.as_deref().unwrap_or_default();
+                let found = by_key.binary_search_by(|(other, _)| other.as_slice().cmp(key)).ok();
+                match found.and_then(|at| by_key[at].1.take()) {
+                    Some(row) => Joined::Row { row: Some(row), id },
+                    None => Joined::Refused(Error::lost()),
+                }
+            };
+            self.groups.settle(&member.entry, joined);
+        }
+    }
+
+    /// The group is undone: each of its inserts is sent on its own.
+    fn fall_back(&mut self, cause: Fallback) {
+        if self.members.is_empty() {
+            return;
+        }
+        let rows = self.len() as u64;
+        self.groups.counters.note(|stats| {
+            *stats.fallbacks.entry(cause).or_default() += 1;
+            stats.rows_fallen_back += rows;
+        });
+        tracing::debug!(rows, %cause, "a group failed; its inserts are sent one by one");
+        for member in self.members.drain(..) {
+            self.groups.settle(&member.entry, Joined::Alone(Pass::after_failure()));
+        }
+    }
+
+    /// The connection was lost. Whether the group is to be sent again here; if not, others do it, or all have an error.
+    async fn after_loss<L: Leader<Row = R, Error = E>>(&mut self, error: E) -> bool {
+        let may_repeat = !self.is_uncertain || self.plan().repeats();
+        if may_repeat && self.tries < self.options().retries {
+            self.tries += 1;
+            self.groups.counters.note(|stats| stats.retries += 1);
+            if L::RECONNECTS {
+                L::sleep(PAUSE * 2_u32.saturating_pow(self.tries - 1)).await;
+                return true;
+            }
+            let members = std::mem::take(&mut self.members);
+            let again = Again { members, tries: self.tries, is_uncertain: self.is_uncertain };
+            let place = self.leader.request.place.clone();
+            match self.groups.hand_over(&place, &self.leader, again) {
+                Ok(()) => return false,
+                Err(again) => self.members = again.members,
+            }
+        }
+        match self.is_uncertain {
+            true => self.fail_all::<L>(error),
+            // Nothing was sent.
+            false => self.fall_back(Fallback::Lost),
+        }
+        false
+    }
+
+    /// Whoever led has the error as it came, if it is still there.
+    fn fail_all<L: Leader<Row = R, Error = E>>(&mut self, error: E) {
+        let leader = self.members.iter().position(|member| Arc::ptr_eq(&member.entry, &self.leader));
+        let mut error = Some(error);
+        let members = self.members.drain(..).enumerate();
+        for (at, member) in members {
+            let own = if leader.unwrap_or(0) == at { error.take() } else { None };
+            let table = member.entry.request.plan.table.full_name();
+            let error = own.unwrap_or_else(|| L::lost(Error::outcome_unknown(&table)));
+            self.groups.settle(&member.entry, Joined::Failed(error));
+        }
+    }
+
+    /// Sends the rows of a group that may be in already, each with the key that it had. Whether some are left to be sent
+    /// again, after another loss.
+    async fn one_by_one<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L, plan: &Plan) -> bool {
+        while let Some(member) = self.members.first() {
+            self.groups.counters.note(|stats| stats.statements += 1);
+            let result = leader.rows(&plan.one(&member.row), &plan.fields).await;
+            let result = match result {
+                Err(error) if L::failure(&error) == Failure::Unique => {
+                    match find(leader, plan, &member.row).await {
+                        Ok(Some(row)) => Ok(row),
+                        // Another unique key is taken.
+                        Ok(None) => Err(error),
+                        Err(error) => Err(error),
+                    }
+                }
+                Ok(rows) => Ok(rows.into_iter().next()),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if L::failure(&error) == Failure::Lost => return self.after_loss::<L>(error).await,
+                result => {
+                    let member = self.members.remove(0);
+                    let joined = match result {
+                        Ok(row) => Joined::Row { row, id: given(plan, &member) },
+                        Err(error) => Joined::Failed(error),
+                    };
+                    if matches!(joined, Joined::Row { .. }) {
+                        self.groups.counters.note(|stats| stats.rows += 1);
+                    }
+                    self.groups.settle(&member.entry, joined);
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Looks for a row by its key. The row, if it is in, is `None` inside where nothing is asked for.
+async fn find<L: Leader>(leader: &mut L, plan: &Plan, row: &Row) -> Result<Option<Option<L::Row>>, L::Error> {
+    let Some(query) = plan.found(&[row]) else { return Ok(None) };
+    if plan.fields.is_empty() {
+        let found = leader.ask(&query).await?;
+        return Ok((!found.is_empty()).then_some(None));
+    }
+    let rows = leader.rows(&query, &plan.fields).await?;
+    Ok(rows.into_iter().next().map(Some))
+}
+
+fn given<R, E>(plan: &Plan, member: &queue::Member<R, E>) -> Option<GivenId> {
+    let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return None };
+    Some(GivenId { sequence: *sequence, id: member.id?, descending: *descending })
+}
+
+fn row_key<L: Leader>(plan: &Plan, row: &L::Row) -> Vec<u8> {
+    let mut key = Vec::new();
+    for &at in &plan.key_output {
+        push_key(&mut key, L::value(row, at).unwrap_or_default());
+    }
+    key
+}
+
+impl<R: Send + 'static, E: Send + 'static> Drop for Group<R, E> {
+    fn drop(&mut self) {
+        // The task that sent it was stopped, or has panicked.
+        if self.is_uncertain {
+            for member in self.members.drain(..) {
+                let table = member.entry.request.plan.table.full_name();
+                self.groups.settle(&member.entry, Joined::Refused(Error::outcome_unknown(&table)));
+            }
+        } else {
+            self.fall_back(Fallback::Cancelled);
+        }
+        Release::release(&*self.groups, &self.leader.request.place, self.flight, self.since.elapsed());
+    }
+}
+
+impl From<Failure> for Fallback {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Serialization => Self::Serialization,
+            Failure::Deadlock => Self::Deadlock,
+            Failure::LockTimeout => Self::LockTimeout,
+            Failure::Lost | Failure::Unique | Failure::Other => Self::Error,
+        }
+    }
+}
+
+/// What all groups of a database count, and whether they take more.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    stats: Mutex<GroupStats>,
+    closed: AtomicBool,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self) -> GroupStats {
+        lock(&self.stats).clone()
+    }
+
+    fn note(&self, change: impl FnOnce(&mut GroupStats)) {
+        let mut stats = lock(&self.stats);
+        #[cfg(feature = "metrics")]
+        let before = stats.clone();
+        change(&mut stats);
+        #[cfg(feature = "metrics")]
+        crate::stats::emit(&before, &stats);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn open(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+}
+
+/// What a shutdown of group commit left undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Inserts by table that were still queued when the time was up: nothing of them was sent, and their callers have an
+    /// error that says so.
+    pub unsent: Vec<(String, usize)>,
+    /// Inserts by table that were on their way when the time was up: their callers are told when it is known.
+    pub under_way: Vec<(String, usize)>,
+}
+
+impl Shutdown {
+    /// Whether everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.unsent.is_empty() && self.under_way.is_empty()
+    }
+}
+
+/// Takes no more inserts into groups and waits for those that are there until `time_is_up`. Opened again by turning batching
+/// on again.
+pub(crate) async fn shutdown<R, E>(groups: &Groups<R, E>, time_is_up: impl Future<Output = ()>) -> Shutdown {
+    groups.counters.closed.store(true, Ordering::Release);
+    let mut time_is_up = pin!(time_is_up);
+    let is_done = poll_fn(|cx| match groups.poll_idle(cx) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending => time_is_up.as_mut().poll(cx).map(|()| false),
+    })
+    .await;
+    if is_done {
+        return Shutdown::default();
+    }
+    groups.give_up()
+}

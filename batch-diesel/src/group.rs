@@ -1,0 +1,142 @@
+//! Group commit: Diesel's connection as a caller that joins a group, and as one that leads it.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use batch_core::group::{self, Failure, Group, Joined, Leader, Member, Request, Shutdown};
+use batch_core::{Batch, Field, Query, Rows, TextRow};
+use diesel::PgConnection;
+use diesel::connection::{DefaultLoadingMode, LoadConnection};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::row::{Field as _, Row};
+
+use crate::bind::EngineQuery;
+use crate::run;
+
+/// Lets an INSERT join a group; this thread waits, or leads one on this connection.
+pub(crate) fn join(conn: &mut PgConnection, request: Request) -> Joined<Rows, Error> {
+    block_on(group::join(&mut Caller { conn }, request))
+}
+
+/// See [`Batch::shut_down_groups`].
+pub(crate) fn shut_down(batch: &Batch, timeout: Duration) -> Shutdown {
+    block_on(batch.shut_down_groups::<Rows, Error, _>(Until(Instant::now() + timeout)))
+}
+
+struct Caller<'a> {
+    conn: &'a mut PgConnection,
+}
+
+impl Member for Caller<'_> {
+    type Row = Rows;
+    type Error = Error;
+
+    async fn sleep(time: Duration) {
+        Until(Instant::now() + time).await;
+    }
+
+    async fn lead(&mut self, group: Group<Rows, Error>) {
+        group.send(self).await;
+    }
+}
+
+impl Leader for Caller<'_> {
+    type Row = Rows;
+    type Error = Error;
+
+    const RECONNECTS: bool = false;
+
+    async fn ask(&mut self, query: &Query) -> QueryResult<Vec<TextRow>> {
+        run::run(self.conn, query)
+    }
+
+    async fn rows(&mut self, query: &Query, fields: &Arc<[Field]>) -> QueryResult<Vec<Rows>> {
+        let rows = LoadConnection::<DefaultLoadingMode>::load(self.conn, EngineQuery(query))?;
+        rows.map(|row| Ok(one(&row?, fields))).collect()
+    }
+
+    fn value(row: &Rows, column: usize) -> Option<&[u8]> {
+        row.get(0, column)
+    }
+
+    fn failure(error: &Error) -> Failure {
+        failure(error)
+    }
+
+    fn lost(error: batch_core::Error) -> Error {
+        lost(&error)
+    }
+
+    async fn sleep(time: Duration) {
+        Until(Instant::now() + time).await;
+    }
+}
+
+/// A row as the engine keeps it: it may be another thread's, and Diesel's own rows stay on theirs.
+pub(crate) fn one<'a>(row: &impl Row<'a, diesel::pg::Pg>, fields: &Arc<[Field]>) -> Rows {
+    let values: Vec<Option<Vec<u8>>> = (0..fields.len())
+        .map(|at| row.get(at).as_ref().and_then(|field| field.value().map(|value| value.as_bytes().to_vec())))
+        .collect();
+    Rows::one(fields, values.iter().map(Option::as_deref))
+}
+
+/// Diesel tells some of Postgres' codes by its kinds. The others it keeps for itself; their messages, where they are in
+/// English, tell two more.
+pub(crate) fn failure(error: &Error) -> Failure {
+    match error {
+        Error::DatabaseError(kind, about) => match kind {
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => Failure::Lost,
+            DatabaseErrorKind::SerializationFailure => Failure::Serialization,
+            DatabaseErrorKind::UniqueViolation => Failure::Unique,
+            _ => match about.message() {
+                "deadlock detected" => Failure::Deadlock,
+                "canceling statement due to lock timeout" => Failure::LockTimeout,
+                _ => Failure::Other,
+            },
+        },
+        _ => Failure::Other,
+    }
+}
+
+pub(crate) fn lost(error: &batch_core::Error) -> Error {
+    Error::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new(error.to_string()))
+}
+
+/// How long a thread sleeps at most before it looks at the time.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Runs a future on this thread, which sleeps while it waits.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park_timeout(TICK),
+        }
+    }
+}
+
+/// A point in time, for [`block_on`], which looks at it by itself.
+struct Until(Instant);
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

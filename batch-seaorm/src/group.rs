@@ -1,0 +1,102 @@
+//! Group commit: a pool as a caller that joins a group, and as one that leads it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batch_core::group::{Failure as Kind, Group, Leader, Member};
+use batch_core::{Field, Query, TextRow};
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::postgres::{PgPool, PgRow};
+use sea_orm::sqlx::{self, Postgres, Row};
+use tokio::runtime::Handle;
+use tokio::time;
+
+use crate::error::Failure;
+use crate::run;
+
+/// Whoever issues an INSERT on the pool. It has no connection while it waits: only a leader takes one.
+pub(crate) struct Caller<'a>(pub(crate) &'a PgPool);
+
+impl Member for Caller<'_> {
+    type Row = PgRow;
+    type Error = Failure;
+
+    async fn sleep(time: Duration) {
+        time::sleep(time).await;
+    }
+
+    async fn lead(&mut self, group: Group<PgRow, Failure>) {
+        let mut connection = Connection { pool: self.0.clone(), conn: None };
+        // By a task, so that it goes on if this caller is dropped.
+        match Handle::try_current() {
+            Ok(runtime) => {
+                // One that was stopped has told its members.
+                let _ = runtime.spawn(async move { group.send(&mut connection).await }).await;
+            }
+            Err(_) => group.send(&mut connection).await,
+        }
+    }
+}
+
+/// A connection of the pool, taken when it is needed.
+struct Connection {
+    pool: PgPool,
+    conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Connection {
+    async fn with<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Failure> {
+        if self.conn.is_none() {
+            self.conn = Some(self.pool.acquire().await?);
+        }
+        let Some(conn) = &mut self.conn else { return Err(Failure::Sqlx(sqlx::Error::WorkerCrashed)) };
+        let result = work(conn).await.map_err(Failure::Sqlx);
+        if result.as_ref().is_err_and(|error| Self::failure(error) == Kind::Lost)
+            && let Some(mut lost) = self.conn.take()
+        {
+            lost.close_on_drop();
+        }
+        result
+    }
+}
+
+impl Leader for Connection {
+    type Row = PgRow;
+    type Error = Failure;
+
+    const RECONNECTS: bool = true;
+
+    async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
+        self.with(async |conn| run::run(conn, query).await).await
+    }
+
+    async fn rows(&mut self, query: &Query, _: &Arc<[Field]>) -> Result<Vec<PgRow>, Failure> {
+        self.with(async |conn| run::rows(conn, query).await).await
+    }
+
+    fn value(row: &PgRow, column: usize) -> Option<&[u8]> {
+        row.try_get_raw(column).ok()?.as_bytes().ok()
+    }
+
+    fn failure(error: &Failure) -> Kind {
+        match error {
+            Failure::Sqlx(sqlx::Error::Database(error)) => {
+                error.code().map_or(Kind::Other, |code| Kind::of_sqlstate(&code))
+            }
+            Failure::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => Kind::Lost,
+            Failure::Sqlx(_) | Failure::Refused(_) => Kind::Other,
+        }
+    }
+
+    fn lost(error: batch_core::Error) -> Failure {
+        Failure::Sqlx(sqlx::Error::Io(io::Error::new(io::ErrorKind::ConnectionReset, error)))
+    }
+
+    async fn sleep(time: Duration) {
+        time::sleep(time).await;
+    }
+}
