@@ -189,6 +189,11 @@ fn numeric_limit(modifier: i32) -> Result<Option<(i32, i32)>, Reason> {
 }
 
 impl Rule {
+    /// Whether a value that does not fit may be one that Postgres rounds.
+    pub(crate) fn rounds(self) -> bool {
+        matches!(self, Self::Numeric { .. } | Self::Timestamp { .. } | Self::Time { .. })
+    }
+
     /// What is stored for `value`, or why it must not wait. `asked` says whether the answer matters: canonical JSON is
     /// not made for nobody.
     pub(crate) fn apply(self, value: &[u8], column: &Column, catalog: &Catalog, asked: bool) -> Result<Stored, Reason> {

@@ -175,7 +175,8 @@ impl Plan {
                     let value = binds.values.get(index).ok_or(Reason::Form)?;
                     match (value, rule) {
                         (None, _) if column.not_null => return Err(Reason::Null),
-                        (Some(bytes), Some(rule)) => {
+                        // What Postgres only rounds is no reason to be alone.
+                        (Some(bytes), Some(rule)) if !rule.rounds() => {
                             rule.apply(bytes, column, &self.catalog, false)?;
                         }
                         _ => {}

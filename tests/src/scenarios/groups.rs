@@ -3,12 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use batch_core::{BatchOptions, Fallback, GroupCommit, GroupStats};
+use batch_core::{BatchOptions, Fallback, GroupCommit, GroupStats, Reason, WhenFull};
 use batch_support::{Database, Proxy};
 
 use crate::{Adapter, Batching, Cell, Outcome, Session, Value};
 
 const NOTES: &str = "CREATE TABLE notes (id serial PRIMARY KEY, text text UNIQUE CHECK (text <> 'bad'))";
+const HOLD_TABLE: &str = "LOCK TABLE notes IN SHARE MODE";
+/// For strangers that have locks of their own on the table.
+const HOLD_A: &str = "INSERT INTO notes (text) VALUES ('a')";
 const ADD_NOTE: &str = r#"INSERT INTO "notes" ("text") VALUES ($1) RETURNING "notes"."id", "notes"."text""#;
 /// Longer than any test waits.
 const LONG: Duration = Duration::from_secs(60);
@@ -64,33 +67,48 @@ impl<A: Adapter> Crowd<A> {
     }
 
     /// Lets all callers run a statement at the same time: the first is on its way and held up by a lock on the table, the
-    /// others queue, and then the lock is released. `meanwhile` sees them all waiting.
-    fn together(
+    /// others queue, and then the lock is released.
+    fn together(&mut self, table: &str, statements: &[(&str, Vec<Value>)]) -> Vec<Rows> {
+        let hold = format!("LOCK TABLE {table} IN SHARE MODE");
+        self.together_with(&hold, statements, |_, _| {}, |_, _| {})
+    }
+
+    /// The same, where `hold` is what holds the first up; `queued` sees them all waiting, `released` runs when the lock is gone.
+    fn together_with(
         &mut self,
-        table: &str,
+        hold: &str,
         statements: &[(&str, Vec<Value>)],
-        meanwhile: impl FnOnce(&Database),
+        queued: impl FnOnce(&Proxy, &mut A::Batched),
+        released: impl FnOnce(&Database, &[thread::ScopedJoinHandle<'_, Rows>]),
     ) -> Vec<Rows> {
         assert_eq!(self.callers.len(), statements.len());
-        let Self { database, callers, watcher, .. } = self;
+        let Self { database, callers, watcher, proxy } = self;
+        let database = &*database;
         let mut locker = A::Plain::connect(database.url()).unwrap();
         locker.begin().unwrap();
-        locker.script(&format!("LOCK TABLE {table} IN SHARE MODE")).unwrap();
+        locker.script(hold).unwrap();
         thread::scope(|scope| {
             let mut threads = Vec::new();
             for (at, (caller, (sql, binds))) in callers.iter_mut().zip(statements).enumerate() {
                 threads.push(scope.spawn(move || caller.rows(sql, binds)));
                 if at == 0 {
-                    until(|| database.query("SELECT 1 FROM pg_locks WHERE NOT granted").len() == 1);
+                    until(|| is_waiting(database));
                 } else {
                     until(|| watcher.stats().group_commit.depth == at as u64);
                 }
             }
-            meanwhile(database);
+            queued(proxy, watcher);
             locker.rollback().unwrap();
+            released(database, &threads);
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
     }
+}
+
+/// Whether a connection waits for a lock.
+fn is_waiting(database: &Database) -> bool {
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    database.query(waiting).len() == 1
 }
 
 /// Waits for something that is sure to come.
@@ -114,7 +132,7 @@ fn text(row: &[Cell]) -> String {
 pub fn inserts_that_arrive_together_are_one_statement_and_each_gets_its_own_row<A: Adapter>() {
     let mut crowd = Crowd::<A>::new(NOTES, 8, patient());
     let texts = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let rows = crowd.together("notes", &notes(&texts), |_| {});
+    let rows = crowd.together("notes", &notes(&texts));
     for (row, text) in rows.into_iter().zip(texts) {
         let row = row.unwrap();
         assert_eq!((row.len(), self::text(&row[0])), (1, text.to_owned()));
@@ -140,11 +158,371 @@ pub fn a_lone_insert_is_sent_as_it_is<A: Adapter>() {
 pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
     let mut crowd = Crowd::<A>::new(NOTES, 5, patient());
     crowd.database.execute("INSERT INTO notes (text) VALUES ('taken')");
-    let rows = crowd.together("notes", &notes(&["a", "b", "bad", "c", "taken"]), |_| {});
+    let rows = crowd.together("notes", &notes(&["a", "b", "bad", "c", "taken"]));
     let constraint = |rows: &Rows| rows.as_ref().err().and_then(|failure| failure.constraint.clone());
     let failed: Vec<Option<String>> = rows.iter().map(constraint).collect();
     assert_eq!(failed, [None, None, Some("notes_text_check".into()), None, Some("notes_text_key".into())]);
     assert_eq!(crowd.count("SELECT count(*) FROM notes"), 4);
     let stats = crowd.stats();
     assert_eq!((stats.fallbacks[&Fallback::Error], stats.rows_fallen_back, stats.groups), (1, 4, 0));
+}
+
+/// A group gives up on a lock of a stranger's, so that only whoever needs it waits for it.
+pub fn no_insert_waits_for_a_lock_that_another_insert_waits_for<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 4, GroupCommit::new());
+    let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
+    stranger.begin().unwrap();
+    stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
+    let texts = ["a", "b", "held", "c"];
+    let rows = crowd.together_with(
+        HOLD_A,
+        &notes(&texts),
+        |_, _| {},
+        |_, threads| {
+            until(|| threads.iter().filter(|thread| thread.is_finished()).count() == 3);
+            assert!(!threads[2].is_finished());
+            stranger.commit().unwrap();
+        },
+    );
+    let is_in: Vec<bool> = rows.iter().map(Result::is_ok).collect();
+    assert_eq!(is_in, [true, true, false, true]);
+    assert_eq!(rows[2].as_ref().unwrap_err().constraint.as_deref(), Some("notes_text_key"));
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 4);
+}
+
+/// A lone insert that waits for a lock does not hold up those that come after it.
+pub fn inserts_do_not_queue_for_ever_behind_one_that_waits_for_a_lock<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 3, GroupCommit::new());
+    let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
+    stranger.begin().unwrap();
+    stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
+    let Crowd { database, callers, .. } = &mut crowd;
+    let add = |caller: &mut A::Batched, text: &str| caller.rows(ADD_NOTE, &[Value::text(text)]);
+    thread::scope(|scope| {
+        let [first, others @ ..] = callers.as_mut_slice() else { unreachable!() };
+        let held = scope.spawn(move || add(first, "held"));
+        until(|| is_waiting(database));
+        for (at, other) in others.iter_mut().enumerate() {
+            add(other, &format!("free {at}")).unwrap();
+        }
+        assert!(!held.is_finished());
+        stranger.rollback().unwrap();
+        held.join().unwrap().unwrap();
+    });
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 3);
+}
+
+/// A deadlock ends one of both; a group that it ends is sent again.
+pub fn a_group_that_is_ended_by_a_deadlock_is_sent_again<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 3, patient());
+    let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
+    // It notices a deadlock later than the group, which is thus the one that ends.
+    stranger.script("SET deadlock_timeout = '60s'").unwrap();
+    stranger.begin().unwrap();
+    stranger.script("INSERT INTO notes (text) VALUES ('second')").unwrap();
+    let rows = crowd.together_with(
+        HOLD_A,
+        &notes(&["a", "first", "second"]),
+        |_, _| {},
+        |database, threads| {
+            until(|| threads[0].is_finished());
+            until(|| is_waiting(database));
+            stranger.script("INSERT INTO notes (text) VALUES ('first')").unwrap();
+            stranger.rollback().unwrap();
+        },
+    );
+    assert!(rows.iter().all(Result::is_ok), "{rows:?}");
+    let stats = crowd.stats();
+    assert_eq!((stats.retries, stats.groups, stats.rows), (1, 1, 2), "{stats:?}");
+}
+
+/// Over capacity callers wait, or have an error at once that says so.
+pub fn over_capacity_an_insert_is_refused_where_the_options_say_so<A: Adapter>() {
+    let options = patient().max_queued_rows(2).when_full(WhenFull::Refuse);
+    let mut crowd = Crowd::<A>::new(NOTES, 3, options);
+    let mut refused = None;
+    let queued = |_: &Proxy, watcher: &mut A::Batched| {
+        refused = watcher.rows(ADD_NOTE, &[Value::text("too much")]).err();
+    };
+    let rows = crowd.together_with(HOLD_TABLE, &notes(&["a", "b", "c"]), queued, |_, _| {});
+    assert!(rows.iter().all(Result::is_ok));
+    let message = refused.unwrap().message;
+    assert!(message.contains("over capacity") && message.contains("public.notes"), "{message}");
+    assert_eq!((crowd.count("SELECT count(*) FROM notes"), crowd.stats().refused), (3, 1));
+    // There is room again.
+    crowd.watcher.rows(ADD_NOTE, &[Value::text("d")]).unwrap();
+}
+
+/// Without that option they wait until there is room, and nothing is lost.
+pub fn over_capacity_inserts_wait_for_room<A: Adapter>() {
+    const CALLERS: usize = 12;
+    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().max_queued_rows(2).max_rows(2));
+    thread::scope(|scope| {
+        for (number, caller) in crowd.callers.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for at in 0..20 {
+                    caller.rows(ADD_NOTE, &[Value::text(&format!("{number} {at}"))]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), CALLERS as i64 * 20);
+    let stats = crowd.stats();
+    assert_eq!((stats.max_depth, stats.depth, stats.refused), (2, 0, 0), "{stats:?}");
+}
+
+/// A shutdown takes nothing more, and waits for what is there.
+pub fn a_shutdown_drains_the_queue_and_then_refuses<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 3, patient());
+    let mut late = None;
+    let queued = |_: &Proxy, watcher: &mut A::Batched| {
+        // Everything is held up: it cannot be done by now.
+        let left = watcher.shut_down(Duration::ZERO);
+        assert_eq!((left.unsent.as_slice(), left.under_way.len()), (&[("public.notes".to_owned(), 2)][..], 1));
+        late = watcher.rows(ADD_NOTE, &[Value::text("late")]).err();
+    };
+    let rows = crowd.together_with(HOLD_TABLE, &notes(&["a", "b", "c"]), queued, |_, _| {});
+    assert!(rows[0].is_ok());
+    for failure in [rows[1].as_ref().unwrap_err(), rows[2].as_ref().unwrap_err(), &late.unwrap()] {
+        assert!(failure.message.contains("shut down") && failure.message.contains("not sent"), "{failure}");
+    }
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 1);
+    crowd.watcher.enable(BatchOptions::new().group_commit(patient())).unwrap();
+    let rows = crowd.together_with(HOLD_TABLE, &notes(&["d", "e", "f"]), |_, _| {}, |_, _| {});
+    assert!(rows.iter().all(Result::is_ok));
+    assert!(crowd.watcher.shut_down(LONG).is_complete());
+}
+
+/// While there is time everything that is queued is committed.
+pub fn a_shutdown_waits_for_what_is_queued<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 4, patient());
+    let mut stopper = A::Batched::several(crowd.proxy.url(), 1).unwrap().remove(0);
+    thread::scope(|scope| {
+        let mut stopped = None;
+        let rows = crowd.together_with(
+            HOLD_TABLE,
+            &notes(&["a", "b", "c", "d"]),
+            |_, _| {
+                stopped = Some(scope.spawn(move || stopper.shut_down(LONG)));
+                thread::sleep(Duration::from_millis(50));
+            },
+            |_, _| {},
+        );
+        assert!(rows.iter().all(Result::is_ok), "{rows:?}");
+        assert!(stopped.unwrap().join().unwrap().is_complete());
+    });
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 4);
+    assert!(crowd.callers[0].rows(ADD_NOTE, &[Value::text("late")]).is_err());
+}
+
+/// The server answers, so more may join than may wait: jsonb, volatile defaults, generated columns, arrays.
+pub fn what_only_postgres_can_answer_joins_a_group_too<A: Adapter>() {
+    let schema = "CREATE TABLE things (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        number numeric(6, 2),
+        about jsonb,
+        list int[],
+        at timestamptz DEFAULT clock_timestamp(),
+        chance float8 DEFAULT random(),
+        twice numeric GENERATED ALWAYS AS (number * 2) STORED,
+        kind text DEFAULT 'plain'
+    )";
+    let sql = r#"INSERT INTO "things" ("number", "about", "list") VALUES ($1, $2, $3) RETURNING *"#;
+    let numbers = ["1.005", "2.5", "3", "4"];
+    let statements: Vec<_> = numbers
+        .iter()
+        .enumerate()
+        .map(|(at, number)| {
+            let list = if at == 2 { Value::int4_array(&[]).null() } else { Value::int4_array(&[at as i32, 7]) };
+            (sql, vec![Value::numeric(number), Value::jsonb(r#"{"b": 1.50, "a": [1]}"#), list])
+        })
+        .collect();
+    let mut crowd = Crowd::<A>::new(schema, 4, patient());
+    let rows = crowd.together("things", &statements);
+    assert_eq!((crowd.stats().groups, crowd.stats().rows), (1, 3));
+    let mut plain = A::Plain::connect(crowd.database.url()).unwrap();
+    for (row, number) in rows.into_iter().zip(["1.01", "2.50", "3.00", "4.00"]) {
+        let row = row.unwrap().remove(0);
+        let uuid = row[0].bytes.clone().unwrap();
+        let stored =
+            plain.rows("SELECT * FROM things WHERE id = $1", &[Value::uuid(uuid.try_into().unwrap())]).unwrap();
+        assert_eq!(stored, [row]);
+        let count =
+            format!("SELECT count(*) FROM things WHERE number = {number} AND twice = 2 * {number} AND kind = 'plain'");
+        assert_eq!(crowd.count(&count), 1);
+    }
+    assert_eq!(crowd.count("SELECT count(DISTINCT chance) FROM things"), 4);
+}
+
+/// Rows are found again by whatever key the program binds.
+pub fn rows_with_keys_of_the_programs_own_join_a_group<A: Adapter>() {
+    let schema =
+        "CREATE TABLE places (country text, code int8, name text DEFAULT 'unknown', PRIMARY KEY (country, code))";
+    let sql = r#"INSERT INTO "places" ("country", "code") VALUES ($1, $2) RETURNING "name", "code", "country""#;
+    let mut crowd = Crowd::<A>::new(schema, 5, patient());
+    let keys = [("a", 1), ("b", 1), ("b", 2), ("a", 2), ("ab", 12)];
+    let statements: Vec<_> =
+        keys.iter().map(|(country, code)| (sql, vec![Value::text(country), Value::int4(*code)])).collect();
+    let rows = crowd.together("places", &statements);
+    for (row, (country, code)) in rows.into_iter().zip(keys) {
+        let row = row.unwrap().remove(0);
+        assert_eq!(row[1].int(), i64::from(code));
+        assert_eq!(row[2].bytes.as_deref(), Some(country.as_bytes()));
+    }
+    assert_eq!(crowd.stats().rows, 4);
+}
+
+/// Where nothing is asked for, the count is that of the own statement.
+pub fn inserts_that_ask_for_nothing_join_a_group<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new("CREATE TABLE log (line text)", 4, patient());
+    let sql = r#"INSERT INTO "log" ("line") VALUES ($1)"#;
+    let statements: Vec<_> = ["a", "b", "c", "d"].iter().map(|line| (sql, vec![Value::text(line)])).collect();
+    let rows = crowd.together("log", &statements);
+    assert!(rows.iter().all(|rows| rows.as_ref().unwrap().is_empty()));
+    assert_eq!((crowd.stats().rows, crowd.count("SELECT count(*) FROM log")), (3, 4));
+    let caller = &mut crowd.callers[0];
+    assert_eq!(caller.run(sql, &[Value::text("e")]).unwrap(), 1);
+}
+
+/// What cannot be told apart, or may do more than insert a row, is sent as it is.
+pub fn other_inserts_outside_of_transactions_are_sent_as_they_are<A: Adapter>() {
+    let schema = "CREATE TABLE plain (id serial PRIMARY KEY, name text);
+        CREATE TABLE watched (id serial PRIMARY KEY, name text);
+        CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER watch BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watch();
+        CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree, name text);
+        CREATE FUNCTION secret() RETURNS text LANGUAGE sql AS 'SELECT current_setting(''app.secret'', true)';
+        CREATE TABLE secrets (id serial PRIMARY KEY, name text, secret text DEFAULT secret())";
+    let mut crowd = Crowd::<A>::new(schema, 1, GroupCommit::new());
+    let name = || vec![Value::text("n")];
+    let tree = vec![Value::int4(1), Value::text("n")];
+    let statements = [
+        (r#"INSERT INTO "plain" ("name") VALUES ($1) RETURNING "name""#, name(), Reason::NoKey),
+        (r#"INSERT INTO "plain" ("name") VALUES ($1), ($1)"#, name(), Reason::NotInTransaction),
+        (r#"INSERT INTO "plain" ("name") VALUES ($1) ON CONFLICT DO NOTHING"#, name(), Reason::NotInTransaction),
+        (r#"INSERT INTO "watched" ("name") VALUES ($1)"#, name(), Reason::Trigger),
+        (r#"INSERT INTO "tree" ("id", "name") VALUES ($1, $2)"#, tree, Reason::SelfReference),
+        (r#"INSERT INTO "secrets" ("name") VALUES ($1)"#, name(), Reason::VolatileDefault),
+    ];
+    for (sql, binds, reason) in statements {
+        crowd.callers[0].rows(sql, &binds).unwrap();
+        assert_eq!(crowd.inserts_on_the_wire().last().map(String::as_str), Some(sql));
+        let sent = crowd.callers[0].stats().inserts_sent;
+        // A pool keeps no reasons apart outside of transactions.
+        let reason = if A::POOLED { Reason::NotInTransaction } else { reason };
+        assert!(sent.contains_key(&reason), "{sql}: {sent:?}");
+    }
+    assert_eq!(crowd.stats().inserts, 0);
+}
+
+/// A session with settings of its own may make something else of a row.
+pub fn a_session_with_settings_of_its_own_joins_no_group<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 1, GroupCommit::new());
+    crowd.callers[0].script("SET synchronous_commit = off").unwrap();
+    crowd.callers[0].rows(ADD_NOTE, &[Value::text("a")]).unwrap();
+    assert_eq!(crowd.stats().inserts, 0);
+}
+
+/// §2.4: whoever waits for one id after the other gets them in that order, whatever the inserts go by.
+pub fn ids_of_one_caller_increase_in_and_out_of_groups<A: Adapter>() {
+    const CALLERS: usize = 6;
+    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new());
+    thread::scope(|scope| {
+        for (number, caller) in crowd.callers.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let mut last = 0;
+                for at in 0..60 {
+                    let mut note = Value::text(&format!("{number} {at}"));
+                    if at % 17 == number {
+                        note = Value::text("bad");
+                    }
+                    let result = match at % 11 {
+                        // Pools give the ids of transactions without looking at those of others.
+                        5 if !A::POOLED => caller.transaction(|caller| caller.rows(ADD_NOTE, &[note])),
+                        _ => caller.rows(ADD_NOTE, &[note]),
+                    };
+                    let Ok(rows) = result else { continue };
+                    let id = rows[0][0].int();
+                    assert!(id > last, "{id} after {last}");
+                    last = id;
+                }
+            });
+        }
+    });
+    let stats = crowd.stats();
+    assert!(stats.rows > 0 && stats.rows_fallen_back > 0, "{stats:?}");
+}
+
+/// §2.4: `currval` would not know an id that a group gave.
+pub fn currval_after_a_group_is_refused<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 3, patient());
+    crowd.together("notes", &notes(&["a", "b", "c"])).into_iter().for_each(|rows| drop(rows.unwrap()));
+    let failure =
+        crowd.callers[1].transaction(|caller| caller.rows("SELECT currval('notes_id_seq')", &[])).unwrap_err();
+    assert!(failure.message.contains("currval()"), "{failure}");
+}
+
+/// A connection that is lost while a group is on its way: the ids tell whether it is in, and every row is in once.
+pub fn a_group_whose_answer_is_lost_is_in_once<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 4, patient());
+    let texts = ["a", "b", "c", "d"];
+    // The ids are reserved, and then the group is sent: the server runs it, and nobody hears of it.
+    let rows = crowd.together_with(HOLD_TABLE, &notes(&texts), |proxy, _| proxy.cut_after_statements(1), |_, _| {});
+    for (row, text) in rows.into_iter().zip(texts) {
+        let id = row.unwrap_or_else(|failure| panic!("{text}: {failure}"))[0][0].int();
+        assert_eq!(crowd.count(&format!("SELECT count(*) FROM notes WHERE id = {id} AND text = '{text}'")), 1);
+    }
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 4);
+    let stats = crowd.stats();
+    assert_eq!((stats.retries, stats.rows), (1, 3), "{stats:?}");
+}
+
+/// Connections are cut at any moment: what a caller was told is in, is in once; what failed is in at most once.
+pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>() {
+    const CALLERS: usize = 8;
+    const INSERTS: usize = 40;
+    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().retries(10));
+    let Crowd { proxy, callers, .. } = &mut crowd;
+    let proxy = &*proxy;
+    let told: Vec<(String, Option<i64>)> = thread::scope(|scope| {
+        let threads: Vec<_> = callers
+            .iter_mut()
+            .enumerate()
+            .map(|(number, caller)| {
+                scope.spawn(move || {
+                    let mut told = Vec::new();
+                    for at in 0..INSERTS {
+                        let text = format!("{number} {at}");
+                        let result = caller.rows(ADD_NOTE, &[Value::text(&text)]);
+                        if result.is_err() && !A::POOLED {
+                            until(|| A::Batched::connect(proxy.url()).map(|new| *caller = new).is_ok());
+                        }
+                        told.push((text, result.ok().map(|rows| rows[0][0].int())));
+                    }
+                    told
+                })
+            })
+            .collect();
+        let mut random = 7_u32;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            thread::sleep(Duration::from_micros(2_000 + u64::from(random >> 8) % 60_000));
+            match random >> 30 {
+                0 => proxy.cut(),
+                n => proxy.cut_after_statements(n as usize),
+            }
+        }
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut committed = 0;
+    for (text, id) in &told {
+        let ids = crowd.database.query(&format!("SELECT id FROM notes WHERE text = '{text}'"));
+        match id {
+            Some(id) => assert_eq!(ids, [[Some(id.to_string())]], "{text}"),
+            None => assert!(ids.len() <= 1, "{text}: {ids:?}"),
+        }
+        committed += usize::from(id.is_some());
+    }
+    let stats = crowd.stats();
+    assert!(committed > told.len() / 4 && stats.retries > 0, "{committed} of {}: {stats:?}", told.len());
 }
