@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod plan;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use self::plan::{Key, Plan, Row, push_key};
 use self::queue::{Again, Entry, Release, Turn};
@@ -405,7 +407,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     fn query(&self, plan: &Plan) -> Query {
         match self.members.as_slice() {
             // What is alone may wait for a lock as it would have.
-            [only] => plan.one(&only.row),
+            [only] if !self.options().always => plan.one(&only.row),
             members => {
                 let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
                 plan.many(&rows, self.options().lock_timeout.as_millis())

@@ -396,6 +396,7 @@ impl<R, E> State<R, E> {
         self.next += 1;
         if let [only] = taken.as_slice()
             && Arc::ptr_eq(only, entry)
+            && !options.always
             && !entry.request.has_id_at_hand()
         {
             // Its lock waits are its own: those that arrive do not wait for it longer than a group would for a lock.

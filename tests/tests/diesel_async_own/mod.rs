@@ -11,6 +11,7 @@ pub(crate) use batch_tests::seaorm_adapter::block_on;
 
 mod cancellation;
 mod connection;
+mod groups;
 mod migrations;
 mod overlap;
 mod pools;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Barrier};
 
-use batch_core::Reason;
-use batch_diesel::{BatchOptions, PgConnection, enable_batch_inserts};
+use batch_core::{GroupCommit, Reason};
+use batch_diesel::{BatchOptions, PgConnection, enable_batch_inserts, enable_batch_inserts_with};
 use batch_support::{Database, Proxy};
 use diesel::connection::SimpleConnection;
 use diesel::dsl::insert_into;
@@ -308,4 +308,42 @@ fn options_given_later_hold_for_all_from_their_next_transaction_on() {
     run(&mut other);
     assert_eq!(other.stats().inserts_deferred, 1);
     assert_eq!(other.stats().inserts_sent.get(&Reason::Excluded), Some(&1));
+}
+
+#[test]
+fn inserts_of_many_threads_outside_of_transactions_are_committed_in_groups() {
+    const THREADS: i32 = 12;
+    const ROWS: i32 = 20;
+    let database = database(USERS);
+    let pool = pool(database.url(), THREADS as u32);
+    let options = BatchOptions::new().group_commit(GroupCommit::new());
+    enable_batch_inserts_with(&mut pool.get().unwrap(), options).unwrap();
+    let start = Barrier::new(THREADS as usize);
+    let ids: Vec<i32> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (pool, start) = (&pool, &start);
+                scope.spawn(move || {
+                    let mut conn = pool.get().unwrap();
+                    start.wait();
+                    let insert = |age: i32| {
+                        let user = (users::name.eq(format!("thread {thread}")), users::age.eq(age));
+                        let insert =
+                            insert_into(users::table).values(user).returning((users::id, users::name, users::age));
+                        let (id, name, given) = insert.get_result::<(i32, String, Option<i32>)>(&mut conn).unwrap();
+                        assert_eq!((name, given), (format!("thread {thread}"), Some(age)));
+                        id
+                    };
+                    let ids: Vec<i32> = (0..ROWS).map(insert).collect();
+                    assert!(ids.is_sorted());
+                    ids
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), (THREADS * ROWS) as usize);
+    assert_eq!(database.query("SELECT 1 FROM users").len(), (THREADS * ROWS) as usize);
+    let stats = pool.get().unwrap().stats().group_commit;
+    assert!(stats.groups > 0 && stats.rows > stats.groups, "{stats}");
 }

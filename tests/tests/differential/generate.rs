@@ -20,6 +20,7 @@ pub(crate) struct Options {
     pub(crate) merge: bool,
     pub(crate) late_begin: bool,
     pub(crate) overlap: bool,
+    pub(crate) group_commit: bool,
     pub(crate) max_id_block: u32,
 }
 
@@ -99,18 +100,19 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
     let max_rows = prop_oneof![1 => Just(1_usize), 1 => Just(2), 1 => Just(5), 4 => Just(10_000)];
     let max_id_block = prop_oneof![1 => Just(1_u32), 1 => Just(3), 5 => Just(10_000)];
     let mostly = || prop::bool::weighted(0.8);
-    let options = (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), max_id_block).prop_map(
-        |(max_rows, merge, late_begin, overlap, max_id_block)| Options {
+    let options = (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), prop::bool::ANY, max_id_block).prop_map(
+        |(max_rows, merge, late_begin, overlap, group_commit, max_id_block)| Options {
             max_rows,
             merge,
             late_begin,
             overlap,
+            group_commit,
             max_id_block,
         },
     );
     let block = (vec(op(), 1..18), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
     let outside = prop_oneof![insert().prop_map(Op::Insert), select()];
-    (options, vec(prop_oneof![5 => block, 1 => outside], 1..5)).prop_map(|(options, ops)| Program { options, ops })
+    (options, vec(prop_oneof![2 => block, 1 => outside], 1..6)).prop_map(|(options, ops)| Program { options, ops })
 }
 
 fn op() -> impl Strategy<Value = Op> {

@@ -9,7 +9,7 @@ mod generate;
 mod run;
 mod schema;
 
-use batch_core::{BatchOptions, Nested, Reason, Stats};
+use batch_core::{BatchOptions, GroupCommit, Nested, Reason, Stats};
 use batch_support::Database;
 use batch_tests::{Adapter, Batching, Session};
 use proptest::strategy::Strategy;
@@ -51,6 +51,11 @@ pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
                 "too few statements went past rows that waited: {}",
                 bench.passed
             );
+            assert!(
+                bench.grouped > u64::from(cases) / 50,
+                "too few inserts outside of transactions were committed in groups: {}",
+                bench.grouped
+            );
         }
         Err(TestError::Fail(reason, program)) => {
             panic!("BATCH_DIFFERENTIAL_SEED={seed}\n{reason}\nthe smallest program that shows it:\n{program:#?}")
@@ -72,6 +77,7 @@ struct Bench<A: Adapter> {
     batched: A::Batched,
     deferred: u64,
     sent: u64,
+    grouped: u64,
     passed: u64,
     programs: u32,
     databases: [Database; 4],
@@ -91,6 +97,7 @@ impl<A: Adapter> Bench<A> {
             batched: A::Batched::connect(databases[2].url()).unwrap(),
             deferred: 0,
             sent: 0,
+            grouped: 0,
             passed: 0,
             programs: 0,
             databases,
@@ -98,10 +105,13 @@ impl<A: Adapter> Bench<A> {
     }
 
     fn compare(&mut self, program: &Program) -> Result<(), String> {
-        let Options { max_rows, merge, late_begin, overlap, max_id_block } = program.options;
+        let Options { max_rows, merge, late_begin, overlap, group_commit, max_id_block } = program.options;
         let nested = if merge { Nested::Merge } else { Nested::Flush };
         let options = BatchOptions::new().max_rows(max_rows).nested(nested);
-        let options = options.late_begin(late_begin).overlap(overlap).max_id_block(max_id_block);
+        let mut options = options.late_begin(late_begin).overlap(overlap).max_id_block(max_id_block);
+        if group_commit {
+            options = options.group_commit(GroupCommit::new().always());
+        }
         // A program may leave doubts about its session's settings.
         if self.programs.is_multiple_of(PROGRAMS_A_CONNECTION) {
             self.batched = A::Batched::connect(self.databases[2].url()).map_err(|error| error.to_string())?;
@@ -116,9 +126,13 @@ impl<A: Adapter> Bench<A> {
         let before = self.batched.stats();
         let batched = Run::new(&mut self.batched, Errors::EndTheTransaction).run(program)?;
         let after = self.batched.stats();
-        self.deferred += after.inserts_deferred - before.inserts_deferred;
+        self.grouped += after.inserts_grouped - before.inserts_grouped;
         self.passed += after.statements_passed - before.statements_passed;
-        self.sent += sent_in_transactions(&after) - sent_in_transactions(&before);
+        // Group commit has reasons of its own to send what is outside of transactions.
+        if !group_commit {
+            self.deferred += after.inserts_deferred - before.inserts_deferred;
+            self.sent += sent_in_transactions(&after) - sent_in_transactions(&before);
+        }
         let mut known = Vec::new();
         if plain.has_failures() {
             for (conn, errors) in &mut self.oracles {
@@ -129,7 +143,7 @@ impl<A: Adapter> Bench<A> {
     }
 }
 
-/// Outside of transactions no insert may wait.
+/// Without group commit no insert outside of transactions has another reason than that.
 fn sent_in_transactions(stats: &Stats) -> u64 {
     stats.inserts_sent.iter().filter(|(reason, _)| **reason != Reason::NotInTransaction).map(|(_, sent)| sent).sum()
 }

@@ -17,6 +17,7 @@ use sea_orm::{
 };
 
 mod cascades;
+mod groups;
 mod rows;
 mod schema;
 mod types;

@@ -1,0 +1,506 @@
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time;
+
+use super::plan::Plan;
+use super::*;
+use crate::batch::Asked;
+use crate::catalog::testing::{TableRow, catalog, column, rows, table};
+use crate::eligible::Reason;
+use crate::options::WhenFull;
+use crate::recognise::{Kind, recognise};
+use crate::statement::testing::{Bind, binds, int4, int4s, int8, null, text};
+use crate::{Batch, Step};
+
+const ADD_USER: &str = "INSERT INTO users (name) VALUES ($1) RETURNING id, name";
+
+fn users() -> TableRow {
+    table("users")
+        .column(column("id", "int8").serial(7))
+        .column(column("name", "text"))
+        .with("uniques", serde_json::json!([[1]]))
+}
+
+fn plan(row: TableRow, sql: &str, values: impl IntoIterator<Item = Bind>) -> Result<(Plan, Row), Reason> {
+    let catalog = catalog([row]);
+    let recognised = recognise(sql);
+    let Kind::Insert(insert) = &recognised.kind else { panic!("{sql}: {recognised:?}") };
+    let binds = binds(values);
+    let options = BatchOptions::new();
+    let plan = Plan::make(insert, &catalog.tables()[0], &catalog, &binds.types, &options)?;
+    let row = plan.row(&binds)?;
+    Ok((plan, row))
+}
+
+fn refused(row: TableRow, sql: &str, values: impl IntoIterator<Item = Bind>) -> Reason {
+    plan(row, sql, values).map(|(plan, _)| plan.one(&Row { values: Vec::new(), key: None, bytes: 0 }).sql).unwrap_err()
+}
+
+#[test]
+fn a_group_is_one_insert_whose_lock_timeout_ends_with_it() {
+    let (plan, mut row) = plan(users(), ADD_USER, [text("a")]).unwrap();
+    assert!(plan.set_id(&mut row, 5));
+    assert_eq!(
+        plan.many(&[&row, &row], 100).sql,
+        "WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true)) \
+         INSERT INTO users (\"name\", \"id\") SELECT u.c0, u.c1 \
+         FROM limits, (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u RETURNING \"id\", \"name\""
+    );
+    let one = plan.one(&row);
+    assert_eq!(one.sql, "INSERT INTO users (\"name\", \"id\") VALUES ($1, $2) RETURNING \"id\", \"name\"");
+    assert_eq!(one.params[1].value.as_deref(), Some(&5_i64.to_be_bytes()[..]));
+    let found = plan.found(&[&row]).unwrap();
+    assert_eq!(found.sql, "SELECT \"id\", \"name\" FROM users WHERE \"id\" = ANY ($1)");
+    assert!(plan.repeats());
+}
+
+#[test]
+fn arrays_travel_row_by_row_and_nulls_with_their_type() {
+    let lists = table("t").column(column("a", "int4[]"));
+    let sql = "INSERT INTO t (a) VALUES ($1)";
+    let (plan, row) = plan(lists, sql, [int4s(&[1, 2])]).unwrap();
+    let none = Row { values: vec![None], ..row.clone() };
+    let query = plan.many(&[&row, &none], 100);
+    assert!(query.sql.ends_with("SELECT u.c0 FROM limits, (VALUES ($1), ($2)) AS u (c0)"), "{}", query.sql);
+    assert_eq!((query.params[1].type_oid, &query.params[1].value), (query.params[0].type_oid, &None));
+    assert!(!query.cacheable);
+}
+
+#[test]
+fn a_column_that_is_left_to_its_default_is_left_to_postgres() {
+    let row =
+        users().column(column("kind", "text").default("'x'::text")).column(column("n", "float8").default("random()"));
+    let sql = "INSERT INTO users (name, kind) VALUES ($1, DEFAULT) RETURNING *";
+    let (plan, row) = plan(row, sql, [text("a")]).unwrap();
+    assert_eq!(plan.one(&row).sql, "INSERT INTO users (\"name\", \"id\") VALUES ($1, $2) RETURNING *");
+}
+
+#[test]
+fn rows_that_could_not_be_told_apart_are_sent_alone() {
+    let no_id = "INSERT INTO users (name) VALUES ($1) RETURNING name";
+    assert_eq!(refused(users(), no_id, [text("a")]), Reason::NoKey);
+    let bare = || table("t").column(column("a", "int4")).column(column("b", "int4"));
+    let asked = "INSERT INTO t (a, b) VALUES ($1, $2) RETURNING a";
+    assert_eq!(refused(bare(), asked, [int4(1), int4(2)]), Reason::NoKey);
+    let pair = || bare().with("uniques", serde_json::json!([[1, 2]]));
+    assert_eq!(refused(pair(), asked, [int4(1), int4(2)]), Reason::NoKey);
+    let both = "INSERT INTO t (a, b) VALUES ($1, $2) RETURNING b, a";
+    let (plan, row) = plan(pair(), both, [int4(1), int4(2)]).unwrap();
+    assert_eq!(plan.key_output, [1, 0]);
+    assert_eq!(row.key.unwrap().len(), 2 * (8 + 4));
+    assert!(!plan.repeats(), "a stranger's row may have the same key");
+}
+
+#[test]
+fn a_key_is_known_as_it_is_stored() {
+    let row = table("t").column(column("a", "int2")).with("uniques", serde_json::json!([[1]]));
+    let (_, row) = plan(row, "INSERT INTO t (a) VALUES ($1) RETURNING a", [int8(3)]).unwrap();
+    assert_eq!(row.key.unwrap(), [0, 0, 0, 0, 0, 0, 0, 2, 0, 3]);
+}
+
+#[test]
+fn what_postgres_would_refuse_is_sent_alone_and_what_it_rounds_is_not() {
+    let row = || users().column(column("n", "numeric(4,1)")).column(column("code", "varchar(2)"));
+    let sql = "INSERT INTO users (name, code) VALUES ($1, $2)";
+    assert_eq!(refused(row(), sql, [text("a"), text("abc")]), Reason::ValueDoesNotFit);
+    let not_null = || table("t").column(column("a", "int4").with("not_null", true));
+    assert_eq!(refused(not_null(), "INSERT INTO t (a) VALUES ($1)", [null(int4(1).0)]), Reason::Null);
+}
+
+/// A server that keeps rows, and the connections to it.
+#[derive(Debug, Default)]
+struct Server {
+    rows: Vec<(i64, String)>,
+    next_id: i64,
+    /// What happens to the next statements.
+    fate: VecDeque<Fate>,
+    statements: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Runs,
+    /// It is run, but its answer is lost.
+    AnswerLost,
+    /// It is lost before it is run.
+    Lost,
+    Fails(Failure),
+}
+
+type Shared = Arc<Mutex<Server>>;
+type User = (Vec<u8>, String);
+
+/// A connection, and whoever uses it.
+#[derive(Clone)]
+struct Conn<const RECONNECTS: bool> {
+    server: Shared,
+}
+
+impl<const RECONNECTS: bool> Conn<RECONNECTS> {
+    fn run(&self, query: &Query) -> Result<Vec<User>, Failure> {
+        let mut server = lock(&self.server);
+        server.statements.push(query.sql.clone());
+        let fate = server.fate.pop_front().unwrap_or(Fate::Runs);
+        match fate {
+            Fate::Lost => return Err(Failure::Lost),
+            Fate::Fails(failure) => return Err(failure),
+            Fate::Runs | Fate::AnswerLost => {}
+        }
+        let result = server.execute(query);
+        if fate == Fate::AnswerLost { Err(Failure::Lost) } else { result }
+    }
+}
+
+/// The values of an array parameter, or the single value.
+fn values(param: &crate::Param) -> Vec<Vec<u8>> {
+    let bytes = param.value.clone().unwrap();
+    if param.type_oid == 25 || param.type_oid == 20 {
+        return vec![bytes];
+    }
+    let mut rest = &bytes[20..];
+    let mut values = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let (value, after) = after.split_at(i32::from_be_bytes(*len) as usize);
+        values.push(value.to_vec());
+        rest = after;
+    }
+    values
+}
+
+impl Server {
+    fn execute(&mut self, query: &Query) -> Result<Vec<User>, Failure> {
+        let id = |bytes: &[u8]| i64::from_be_bytes(bytes.try_into().unwrap());
+        let user = |(id, name): &(i64, String)| (id.to_be_bytes().to_vec(), name.clone());
+        if query.sql.starts_with("SELECT") {
+            let ids: Vec<i64> = values(&query.params[0]).iter().map(|bytes| id(bytes)).collect();
+            return Ok(self.rows.iter().filter(|(id, _)| ids.contains(id)).map(user).collect());
+        }
+        let names = values(&query.params[0]).into_iter().map(|name| String::from_utf8(name).unwrap());
+        let new: Vec<_> = values(&query.params[1]).iter().map(|bytes| id(bytes)).zip(names).collect();
+        if new.iter().any(|(_, name)| name == "bad") {
+            return Err(Failure::Other);
+        }
+        if new.iter().any(|(id, _)| self.rows.iter().any(|(other, _)| other == id)) {
+            return Err(Failure::Unique);
+        }
+        self.rows.extend(new.iter().cloned());
+        // In no order that anybody may rely on.
+        Ok(new.iter().rev().map(user).collect())
+    }
+}
+
+impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
+    type Row = User;
+    type Error = Failure;
+
+    const RECONNECTS: bool = RECONNECTS;
+
+    async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
+        let mut server = lock(&self.server);
+        server.statements.push("reserve".to_owned());
+        match server.fate.pop_front() {
+            Some(Fate::Lost | Fate::AnswerLost) => return Err(Failure::Lost),
+            Some(Fate::Fails(failure)) => return Err(failure),
+            Some(Fate::Runs) | None => {}
+        }
+        let count = i32::from_be_bytes(query.params[1].value.as_ref().unwrap()[24..28].try_into().unwrap());
+        let ids: Vec<String> = (1..=i64::from(count)).map(|n| (server.next_id + n).to_string()).collect();
+        server.next_id += i64::from(count);
+        Ok(vec![vec![Some("ids 7".to_owned()), Some(ids.join(" "))]])
+    }
+
+    async fn rows(&mut self, query: &Query, _: &Arc<[Field]>) -> Result<Vec<User>, Failure> {
+        // Others arrive meanwhile.
+        tokio::task::yield_now().await;
+        self.run(query)
+    }
+
+    fn value(row: &User, column: usize) -> Option<&[u8]> {
+        Some(if column == 0 { &row.0 } else { row.1.as_bytes() })
+    }
+
+    fn failure(error: &Failure) -> Failure {
+        *error
+    }
+
+    fn lost(_: Error) -> Failure {
+        Failure::Lost
+    }
+
+    async fn sleep(time: Duration) {
+        time::sleep(time).await;
+    }
+}
+
+impl<const RECONNECTS: bool> Member for Conn<RECONNECTS> {
+    type Row = User;
+    type Error = Failure;
+
+    async fn sleep(time: Duration) {
+        time::sleep(time).await;
+    }
+
+    async fn lead(&mut self, group: Group<User, Failure>) {
+        let mut conn = self.clone();
+        let _ = tokio::spawn(async move { group.send(&mut conn).await }).await;
+    }
+}
+
+/// A program that inserts on a pool, or on connections that cannot be replaced.
+struct World<const RECONNECTS: bool> {
+    home: Arc<Mutex<Batch>>,
+    conn: Conn<RECONNECTS>,
+}
+
+/// What an insert came to.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Row(i64, String),
+    /// It was sent on its own.
+    Alone,
+    Refused(String),
+    Failed(Failure),
+}
+
+impl<const RECONNECTS: bool> World<RECONNECTS> {
+    fn new(options: GroupCommit) -> Self {
+        static DATABASES: AtomicU32 = AtomicU32::new(0);
+        let database = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let mut home = Batch::of_pool(&format!("postgres://me@groups/{database}"), "pool");
+        let Step::Run(_) = home.enable(BatchOptions::new().group_commit(options)) else {
+            panic!("the catalog is read")
+        };
+        assert!(matches!(home.ran(&rows([users()])), Step::Answer(_)));
+        Self { home: Arc::new(Mutex::new(home)), conn: Conn { server: Shared::default() } }
+    }
+
+    fn stats(&self) -> GroupStats {
+        lock(&self.home).stats().group_commit
+    }
+
+    fn statements(&self) -> usize {
+        lock(&self.conn.server).statements.len()
+    }
+
+    fn fate(&self, fate: impl IntoIterator<Item = Fate>) {
+        lock(&self.conn.server).fate.extend(fate);
+    }
+
+    fn insert(&self, name: &str) -> impl Future<Output = Told> + Send + 'static {
+        let (home, mut conn, name) = (Arc::clone(&self.home), self.conn.clone(), name.to_owned());
+        async move {
+            let recognised = lock(&home).recognise(ADD_USER);
+            let Asked::Join(request) = lock(&home).ask_to_join(&recognised, &binds([text(&name)])) else {
+                panic!("it may join")
+            };
+            match join(&mut conn, *request).await {
+                Joined::Row { row, id } => {
+                    lock(&home).gave(id);
+                    let (id, name) = row.unwrap();
+                    Told::Row(i64::from_be_bytes(id.try_into().unwrap()), name)
+                }
+                Joined::Alone(pass) => {
+                    time::sleep(Duration::from_millis(5)).await;
+                    lock(&home).ran_outside(&recognised, Some(&pass));
+                    Told::Alone
+                }
+                Joined::Refused(error) => Told::Refused(error.to_string()),
+                Joined::Failed(failure) => Told::Failed(failure),
+            }
+        }
+    }
+
+    /// Inserts at the same time.
+    async fn all(&self, names: &[&str]) -> Vec<Told> {
+        let tasks: Vec<_> = names.iter().map(|name| tokio::spawn(self.insert(name))).collect();
+        let mut told = Vec::new();
+        for task in tasks {
+            told.push(task.await.unwrap());
+        }
+        told
+    }
+
+    /// Inserts at the same time where there are no ids at hand: the first alone, the others behind it.
+    async fn together(&self, names: &[&str]) -> Vec<Told> {
+        let mut told = self.all(names).await;
+        assert_eq!(told.remove(0), Told::Alone);
+        told
+    }
+}
+
+fn names(told: &[Told]) -> Vec<&str> {
+    told.iter().map(|told| if let Told::Row(_, name) = told { name.as_str() } else { panic!("{told:?}") }).collect()
+}
+
+#[tokio::test]
+async fn each_member_of_a_group_gets_the_row_with_its_key() {
+    let world = World::<true>::new(GroupCommit::new());
+    let told = world.together(&["alone", "a", "b", "c"]).await;
+    assert_eq!(names(&told), ["a", "b", "c"]);
+    let stats = world.stats();
+    assert_eq!((stats.inserts, stats.alone, stats.rows, stats.groups, stats.statements), (4, 1, 3, 1, 1));
+    assert!(stats.time_queued > Duration::ZERO);
+    assert_eq!(world.statements(), 2);
+}
+
+#[tokio::test]
+async fn a_group_is_no_larger_than_the_options_say() {
+    let world = World::<true>::new(GroupCommit::new().max_rows(2));
+    let told = world.together(&["alone", "a", "b", "c", "d", "e"]).await;
+    assert_eq!(names(&told), ["a", "b", "c", "d", "e"]);
+    assert_eq!((world.stats().groups, world.stats().largest_group), (3, 2));
+    let world = World::<true>::new(GroupCommit::new().max_bytes(1));
+    assert_eq!(world.all(&["a", "b", "c"]).await, [Told::Alone, Told::Alone, Told::Alone]);
+    assert_eq!((world.stats().groups, world.stats().alone), (0, 3));
+}
+
+#[tokio::test]
+async fn a_group_that_fails_is_sent_one_by_one() {
+    let world = World::<true>::new(GroupCommit::new());
+    assert_eq!(world.together(&["alone", "a", "bad"]).await, [Told::Alone, Told::Alone]);
+    let stats = world.stats();
+    assert_eq!((stats.fallbacks[&Fallback::Error], stats.rows_fallen_back, stats.depth), (1, 2, 0));
+    let sent = lock(&world.home).stats().inserts_sent.clone();
+    assert_eq!((sent[&Reason::Alone], sent[&Reason::GroupFailed]), (1, 2));
+}
+
+#[tokio::test]
+async fn serialization_failures_are_retried_as_often_as_the_options_say() {
+    let world = World::<true>::new(GroupCommit::new().retries(2));
+    world.fate([Fate::Runs, Fate::Fails(Failure::Serialization), Fate::Fails(Failure::Deadlock)]);
+    assert_eq!(names(&world.together(&["alone", "a", "b"]).await), ["a", "b"]);
+    assert_eq!(world.stats().retries, 2);
+    world.fate([Fate::Fails(Failure::Serialization); 3]);
+    let last = tokio::join!(world.insert("c"), world.insert("d"));
+    assert_eq!(last, (Told::Alone, Told::Row(4, "d".to_owned())));
+}
+
+#[tokio::test]
+async fn a_group_whose_answer_was_lost_is_found_by_its_ids() {
+    let world = World::<true>::new(GroupCommit::new());
+    world.fate([Fate::Runs, Fate::AnswerLost]);
+    let told = world.together(&["alone", "a", "b"]).await;
+    assert_eq!(names(&told), ["a", "b"]);
+    let rows = lock(&world.conn.server).rows.clone();
+    assert_eq!(rows, [(1, "a".to_owned()), (2, "b".to_owned())]);
+    // The whole, then each with its key, which is taken, and then looked for.
+    assert_eq!(lock(&world.conn.server).statements.len(), 1 + 2 + 2 * 2);
+}
+
+#[tokio::test]
+async fn a_group_that_did_not_arrive_is_sent_again() {
+    let world = World::<true>::new(GroupCommit::new());
+    world.fate([Fate::Lost, Fate::Runs, Fate::Lost]);
+    assert_eq!(names(&world.together(&["alone", "a", "b"]).await), ["a", "b"]);
+    assert_eq!((world.stats().retries, lock(&world.conn.server).rows.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_row_of_an_uncertain_group_that_postgres_refuses_has_its_own_error() {
+    let world = World::<true>::new(GroupCommit::new());
+    world.fate([Fate::Runs, Fate::Lost]);
+    let told = world.together(&["alone", "a", "bad"]).await;
+    assert_eq!((names(&told[..1]), &told[1]), (vec!["a"], &Told::Failed(Failure::Other)));
+}
+
+#[tokio::test]
+async fn when_the_connection_stays_lost_all_have_an_error() {
+    let world = World::<true>::new(GroupCommit::new().retries(1));
+    world.fate([Fate::Runs, Fate::AnswerLost, Fate::Lost]);
+    let told = world.together(&["alone", "a", "b"]).await;
+    assert_eq!(told, [Told::Failed(Failure::Lost), Told::Failed(Failure::Lost)]);
+    assert_eq!(world.stats().depth, 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_loses_its_connection_hands_the_group_over() {
+    let world = World::<false>::new(GroupCommit::new());
+    world.fate([Fate::Runs, Fate::AnswerLost]);
+    assert_eq!(names(&world.together(&["alone", "a", "b"]).await), ["a", "b"]);
+    assert_eq!(lock(&world.conn.server).rows.len(), 2);
+}
+
+#[tokio::test]
+async fn when_all_members_have_lost_their_connections_all_have_an_error() {
+    let world = World::<false>::new(GroupCommit::new().retries(9));
+    world.fate([Fate::Runs, Fate::AnswerLost, Fate::Lost]);
+    let told = world.together(&["alone", "a", "b"]).await;
+    assert_eq!(told, [Told::Failed(Failure::Lost), Told::Failed(Failure::Lost)]);
+    let state = world.stats();
+    assert_eq!((state.depth, state.retries), (0, 2));
+}
+
+#[tokio::test]
+async fn a_member_that_goes_away_before_its_group_leaves_is_not_sent() {
+    let world = World::<true>::new(GroupCommit::new());
+    let first = tokio::spawn(world.insert("alone"));
+    tokio::task::yield_now().await;
+    let (a, b) = (tokio::spawn(world.insert("a")), tokio::spawn(world.insert("b")));
+    tokio::task::yield_now().await;
+    a.abort();
+    let c = tokio::spawn(world.insert("c"));
+    assert_eq!(first.await.unwrap(), Told::Alone);
+    assert_eq!(names(&[b.await.unwrap(), c.await.unwrap()]), ["b", "c"]);
+    assert_eq!((lock(&world.conn.server).rows.len(), world.stats().depth), (2, 0));
+}
+
+#[tokio::test]
+async fn a_leader_that_goes_away_does_not_take_its_group_along() {
+    let world = World::<true>::new(GroupCommit::new());
+    let first = tokio::spawn(world.insert("alone"));
+    tokio::task::yield_now().await;
+    let (a, b) = (tokio::spawn(world.insert("a")), tokio::spawn(world.insert("b")));
+    assert_eq!(first.await.unwrap(), Told::Alone);
+    // It has the group sent by now.
+    while world.statements() == 0 {
+        tokio::task::yield_now().await;
+    }
+    a.abort();
+    assert_eq!(names(&[b.await.unwrap()]), ["b"]);
+    assert_eq!((lock(&world.conn.server).rows.len(), world.stats().depth), (2, 0));
+}
+
+#[tokio::test]
+async fn from_half_of_the_queue_on_callers_are_slowed_by_a_part_of_a_groups_time() {
+    let world = World::<true>::new(GroupCommit::new().max_queued_rows(8));
+    world.together(&["alone", "a", "b"]).await;
+    assert_eq!(world.stats().slowed, 0);
+    world.all(&["a", "b", "c", "d", "e", "f", "g"]).await;
+    assert!(world.stats().slowed > 0);
+}
+
+#[tokio::test]
+async fn a_row_larger_than_the_queue_is_taken_when_nothing_else_is_held() {
+    let world = World::<true>::new(GroupCommit::new().max_queued_bytes(1).when_full(WhenFull::Refuse));
+    let told = world.all(&["a", "b", "c"]).await;
+    assert_eq!(told[..2], [Told::Alone, Told::Alone], "one is on its way and one waits");
+    assert!(matches!(&told[2], Told::Refused(message) if message.contains("over capacity")), "{:?}", told[2]);
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn the_metrics_facade_is_told_what_the_counters_are() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::<true>::new(GroupCommit::new());
+            world.together(&["alone", "a", "b"]).await;
+            world.fate([Fate::Fails(Failure::LockTimeout)]);
+            world.all(&["c", "d"]).await;
+        });
+    });
+    let told = snapshotter.snapshot().into_vec();
+    let value = |name: &str| told.iter().find(|(key, ..)| key.key().name() == name).map(|(.., value)| value);
+    assert_eq!(value("batch_group_inserts_total"), Some(&DebugValue::Counter(5)));
+    assert_eq!(value("batch_group_rows_total"), Some(&DebugValue::Counter(3)));
+    assert_eq!(value("batch_group_fallbacks_total"), Some(&DebugValue::Counter(1)));
+    assert_eq!(value("batch_group_depth"), Some(&DebugValue::Gauge(0.0.into())));
+    assert!(matches!(value("batch_group_held_seconds"), Some(DebugValue::Histogram(times)) if times.len() == 4));
+}
