@@ -59,10 +59,25 @@ impl Server {
     /// If no way leads to a Postgres, or the one that `BATCH_TEST_POSTGRES` insists on does not. A second call
     /// gives the same error.
     pub fn try_shared() -> Result<&'static Server, Error> {
+        Self::find_once(false)
+    }
+
+    /// Like [`try_shared`](Self::try_shared), but a server that is started here writes as one does that has to keep its data:
+    /// with `fsync` and `full_page_writes` on, which are off otherwise. Says nothing of a server that was found before, or that
+    /// `DATABASE_URL` names.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_shared`](Self::try_shared).
+    pub fn try_shared_durable() -> Result<&'static Server, Error> {
+        Self::find_once(true)
+    }
+
+    fn find_once(durable: bool) -> Result<&'static Server, Error> {
         static SHARED: OnceLock<Result<Server, Error>> = OnceLock::new();
         SHARED
             .get_or_init(|| {
-                let server = admin::off_thread(|| find(&Settings::read()?))?;
+                let server = admin::off_thread(|| find(&Settings::read(durable)?))?;
                 // Not eprintln, which a test captures.
                 let _ = writeln!(io::stderr(), "Postgres for tests: {}", server.description);
                 Ok(server)
@@ -139,8 +154,8 @@ fn find(settings: &Settings) -> Result<Server, Error> {
 fn take(way: Way, settings: &Settings) -> Result<Server, Error> {
     let found = match way {
         Way::Url => self::url::find(settings)?,
-        Way::Container => container::start(&settings.tag)?,
-        Way::Cluster => cluster::start()?,
+        Way::Container => container::start(settings)?,
+        Way::Cluster => cluster::start(settings)?,
         Way::Embedded => return embedded(),
     };
 
@@ -178,10 +193,10 @@ mod tests {
 
     #[test]
     fn a_way_that_fails_is_passed_over_and_the_description_says_why() {
-        if cluster::start().is_err() {
+        let settings = Settings { database_url: None, forced: None, tag: "does-not-exist".to_owned(), durable: false };
+        if cluster::start(&settings).is_err() {
             return;
         }
-        let settings = Settings { database_url: None, forced: None, tag: "does-not-exist".to_owned() };
         let server = find(&settings).expect("the cluster is next");
 
         let description = server.description();
@@ -191,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_forced_way_that_fails_is_an_error_with_the_reason() {
-        let settings = Settings { database_url: None, forced: Some(Way::Url), tag: String::new() };
+        let settings = Settings { database_url: None, forced: Some(Way::Url), tag: String::new(), durable: false };
         let error = find(&settings).expect_err("there is no URL");
         assert_eq!(error.to_string(), "BATCH_TEST_POSTGRES=url is set, but DATABASE_URL is not set");
     }
@@ -202,6 +217,7 @@ mod tests {
             database_url: Some("postgres://me:secret@127.0.0.1:1/db".to_owned()),
             forced: None,
             tag: String::new(),
+            durable: false,
         };
         let error = find(&settings).expect_err("nobody listens").to_string();
         assert!(error.starts_with("cannot connect to postgres://me:***@127.0.0.1:1/db"), "{error}");

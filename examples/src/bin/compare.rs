@@ -1,10 +1,15 @@
 //! Measures every way of writing rows that users of Diesel, diesel-async and SeaORM have, in one run.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use batch_examples::cli::milliseconds;
+use batch_examples::compare::concurrent::{
+    self,
+    trial::{self, Trial},
+};
 use batch_examples::compare::contest::{self, Contest, Rules};
 use batch_examples::compare::plot;
 use batch_examples::compare::scenario::{SCENARIOS, Scenario};
@@ -22,6 +27,8 @@ Options:
                                  annotations     N sequences, and 6 annotations that refer to each by its id
                                  find-or-create  N items, half of them repeated: SELECT by name, INSERT if it is not there
                                  selects         N SELECTs by primary key, which are to take no longer with batching
+                                 concurrent      single INSERTs outside of transactions, each committed on its own, by many
+                                                 clients at a time, plain and with group commit
       --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000]
       --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects 0]
       --rounds <N>             How often each way is run [default: 5, for selects 31]
@@ -29,7 +36,17 @@ Options:
                                for a million [default: 100000]
       --markdown <FILE>        Writes the tables to a file as well
       --plot <FILE.svg>        Draws the speed over the number of rows
+      --durable                Has a server that is started here write as one that has to keep its data: fsync on
   -h, --help                   Print this help
+
+Options of --scenario concurrent, which takes --latency-ms [default: 0], --rounds [default: 5], --markdown and --durable as well:
+      --clients <N,…>          How many insert at the same time [default: 1,8,64,256]
+      --seconds <S>            How long each way is measured in each round, after half a second that is not [default: 3]
+      --orm <NAME>             diesel, diesel-async or seaorm alone [default: all]
+      --pool <N>               The most connections of SeaORM's pool, which has one for each client if that is less [default: 64];
+                               diesel-async and Diesel have a connection for each client
+      --threads <N>            Worker threads of tokio [default: 2]
+      --groups-per-table <N>   Groups of the table that are on their way at a time [default: 1]
 
 Before the transaction that is measured, each way does 100 of the same in one of its own: statements are prepared and ids in
 stock as in a service that has run for a while. Every other round goes from the last way to the first. After each run the
@@ -47,6 +64,9 @@ struct Arguments {
     scenario: Scenario,
     rows: Vec<usize>,
     rules: Rules,
+    /// The scenario is the one of clients that insert at the same time.
+    concurrent: Option<trial::Rules>,
+    durable: bool,
     markdown: Option<PathBuf>,
     plot: Option<PathBuf>,
     /// The process is to do one way, for another that measures.
@@ -61,7 +81,14 @@ fn main() -> Result<()> {
     if let Some((way, url)) = &arguments.way {
         return contest::serve(arguments.scenario, way, arguments.rows[0], url);
     }
-    Server::try_shared()?;
+    if arguments.durable {
+        Server::try_shared_durable()?
+    } else {
+        Server::try_shared()?
+    };
+    if let Some(rules) = &arguments.concurrent {
+        return concurrent(rules, arguments.markdown.as_deref());
+    }
     let mut contests = Vec::new();
     for &rows in &arguments.rows {
         let held = Contest::hold(arguments.scenario, rows, arguments.rules)?;
@@ -69,13 +96,27 @@ fn main() -> Result<()> {
         contests.push(held);
     }
     if let Some(file) = &arguments.markdown {
-        let tables: Vec<String> = contests.iter().map(ToString::to_string).collect();
-        std::fs::write(file, tables.join("\n")).with_context(|| format!("cannot write {}", file.display()))?;
+        write_tables(&contests, file)?;
     }
     if let Some(file) = &arguments.plot {
         plot::draw(&contests, file)?;
     }
     Ok(())
+}
+
+fn concurrent(rules: &trial::Rules, markdown: Option<&Path>) -> Result<()> {
+    let mut trials = Vec::new();
+    for &clients in &rules.clients {
+        let held = Trial::hold(clients, rules)?;
+        writeln!(std::io::stdout(), "{held}")?;
+        trials.push(held);
+    }
+    markdown.map_or(Ok(()), |file| write_tables(&trials, file))
+}
+
+fn write_tables(tables: &[impl ToString], file: &Path) -> Result<()> {
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    std::fs::write(file, tables.join("\n")).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn arguments() -> Result<Option<Arguments>> {
@@ -86,11 +127,18 @@ fn arguments() -> Result<Option<Arguments>> {
     let mut row_by_row_up_to = 100_000;
     let (mut markdown, mut plot) = (None, None);
     let (mut way, mut url) = (None, None);
+    let (mut is_concurrent, mut durable, mut concurrent) = (false, false, trial::Rules::default());
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("scenario") => scenario = named(&parser.value()?.string()?)?,
-            Long("rows") => rows = Some(parser.value()?.string()?.split(',').map(number).collect::<Result<_>>()?),
+            Long("scenario") => {
+                let name = parser.value()?.string()?;
+                is_concurrent = name == concurrent::NAME;
+                if !is_concurrent {
+                    scenario = named(&name)?;
+                }
+            }
+            Long("rows") => rows = Some(numbers(&parser.value()?.string()?)?),
             Long("latency-ms") => latency = Some(milliseconds(&parser.value()?)?),
             Long("rounds") => rounds = Some(number(&parser.value()?.string()?)?),
             Long("row-by-row-up-to") => row_by_row_up_to = number(&parser.value()?.string()?)?,
@@ -98,24 +146,44 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("plot") => plot = Some(parser.value()?.into()),
             Long("way") => way = Some(parser.value()?.string()?),
             Long("url") => url = Some(parser.value()?.string()?),
+            Long("durable") => durable = true,
+            Long("clients") => concurrent.clients = numbers(&parser.value()?.string()?)?,
+            Long("seconds") => concurrent.time = seconds(&parser.value()?.string()?)?,
+            Long("orm") => concurrent.orm = Some(parser.value()?.string()?),
+            Long("pool") => concurrent.pool = number(&parser.value()?.string()?)?,
+            Long("threads") => concurrent.threads = number(&parser.value()?.string()?)?,
+            Long("groups-per-table") => concurrent.groups_per_table = number(&parser.value()?.string()?)?,
             Short('h') | Long("help") => return Ok(None),
             other => bail!("{}; try --help", other.unexpected()),
         }
     }
+    concurrent.latency = latency.unwrap_or(concurrent.latency);
+    concurrent.rounds = rounds.unwrap_or(concurrent.rounds);
+    let concurrent = is_concurrent.then_some(concurrent);
+    ensure!(plot.is_none() || concurrent.is_none(), "--plot draws the scenarios whose work is one transaction");
     let rules = Rules {
         latency: latency.unwrap_or(scenario.latency),
         rounds: rounds.unwrap_or(scenario.rounds),
         row_by_row_up_to,
     };
     let rows = rows.unwrap_or_else(|| vec![scenario.rows]);
-    Ok(Some(Arguments { scenario, rows, rules, markdown, plot, way: way.zip(url) }))
+    Ok(Some(Arguments { scenario, rows, rules, concurrent, durable, markdown, plot, way: way.zip(url) }))
 }
 
 fn named(name: &str) -> Result<Scenario> {
     Scenario::named(name).with_context(|| {
         let names = SCENARIOS.map(|scenario| scenario.name);
-        format!("there is no scenario {name:?}, but {}", names.join(", "))
+        format!("there is no scenario {name:?}, but {}, {}", names.join(", "), concurrent::NAME)
     })
+}
+
+fn numbers(text: &str) -> Result<Vec<usize>> {
+    text.split(',').map(number).collect()
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = text.parse().ok().filter(|&seconds| seconds > 0.0).map(Duration::try_from_secs_f64);
+    seconds.and_then(Result::ok).with_context(|| format!("{text:?} is not a number of seconds above 0"))
 }
 
 /// `10_000`

@@ -61,7 +61,7 @@ impl Entry {
 }
 
 /// The middle one.
-fn median<T: Copy + Default>(values: impl Iterator<Item = T>, order: fn(&T, &T) -> std::cmp::Ordering) -> T {
+pub(super) fn median<T: Copy + Default>(values: impl Iterator<Item = T>, order: fn(&T, &T) -> std::cmp::Ordering) -> T {
     let mut values: Vec<T> = values.collect();
     values.sort_by(order);
     values.get(values.len() / 2).copied().unwrap_or_default()

@@ -6,9 +6,11 @@
 //! | [`scenarios`] | the pieces of work, each with its tables and its ways |
 //! | [`way`] | a way of doing one of them, in one transaction |
 //! | [`contest`] | runs each in a process of its own, in turn, and takes medians |
+//! | [`concurrent`] | another piece of work: single INSERTs by many clients at a time |
 //! | [`table`] | the figures as Markdown |
 //! | [`plot`] | the figures as an SVG |
 
+pub mod concurrent;
 pub mod contest;
 pub mod plot;
 pub mod scenario;

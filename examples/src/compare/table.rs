@@ -14,20 +14,25 @@ impl fmt::Display for Contest {
         writeln!(f)?;
         let lines: Vec<Vec<String>> =
             std::iter::once(self.heads()).chain(self.entries.iter().map(|entry| self.line(entry))).collect();
-        let widths: Vec<usize> = (0..lines[0].len())
-            .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or_default())
-            .collect();
-        for (number, line) in lines.iter().enumerate() {
-            for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
-                if at == 0 { write!(f, "| {cell:<width$} |")? } else { write!(f, " {cell:>width$} |")? }
-            }
-            writeln!(f)?;
-            if number == 0 {
-                rule(f, &widths)?;
-            }
-        }
-        Ok(())
+        markdown(f, &lines)
     }
+}
+
+/// A table of these lines, of which the first are the heads.
+pub(super) fn markdown(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or_default())
+        .collect();
+    for (number, line) in lines.iter().enumerate() {
+        for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            if at == 0 { write!(f, "| {cell:<width$} |")? } else { write!(f, " {cell:>width$} |")? }
+        }
+        writeln!(f)?;
+        if number == 0 {
+            rule(f, &widths)?;
+        }
+    }
+    Ok(())
 }
 
 /// What lies under the heads: the names to the left, figures to the right.

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::process::{Command, Output};
 
+use batch_examples::compare::concurrent::way::WAYS;
 use batch_examples::compare::scenario::Scenario;
 use batch_examples::compare::scenarios::find_or_create;
 use batch_examples::compare::way::Kind;
+use batch_support::Server;
 
 /// A line of a table: what it says of a way.
 #[derive(Debug)]
@@ -57,7 +59,6 @@ fn compare(name: &str, rows: &str, latency: &str, columns: &str) -> Vec<Line> {
         assert_eq!(plot.matches(&format!("\n{name}\n")).count(), 1, "{name}");
     }
 
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let mut table = tables.lines().filter(|line| line.starts_with('|')).map(cells);
     assert_eq!(table.next().unwrap().join(" | "), columns);
     let of_ways = table.filter(|cells| scenario.way(&cells[0]).is_some());
@@ -73,6 +74,11 @@ fn compare(name: &str, rows: &str, latency: &str, columns: &str) -> Vec<Line> {
     let listed: Vec<&str> = lines.iter().map(|line| line.way.as_str()).collect();
     assert_eq!(listed, ways.repeat(rows.split(',').count()));
     lines
+}
+
+/// Of a line of a table.
+fn cells(line: &str) -> Vec<String> {
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
 impl Line {
@@ -159,6 +165,40 @@ fn compare_selects_with_and_without_batching_by_the_same_statements() {
 }
 
 #[test]
+fn compare_lets_clients_insert_at_the_same_time_with_and_without_group_commit() {
+    if Server::shared().serves_one_connection() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let markdown = folder.path().join("table.md");
+    let arguments = ["--clients", "1,8", "--seconds", "0.3", "--rounds", "1", "--durable"];
+    let run = run(&[&["--scenario", "concurrent", "--markdown", markdown.to_str().unwrap()], &arguments[..]].concat());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let tables = std::fs::read_to_string(&markdown).unwrap();
+    assert_eq!(String::from_utf8(run.stdout).unwrap().trim(), tables.trim());
+    // What DATABASE_URL leads to is as it is.
+    let fsync = if std::env::var_os("DATABASE_URL").is_some() { "fsync " } else { "fsync on, synchronous_commit on" };
+    for clients in [1, 8] {
+        assert!(tables.contains(&format!("{clients} clients at 0 ms, {fsync}")), "{tables}");
+    }
+    let columns = " | rows/s | ± | p50 ms | p99 ms | rows/statement | × plain | p50 than plain | p99 than plain";
+    let lines: Vec<Vec<String>> = tables.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+    assert_eq!(lines[0].join(" | "), columns);
+    let lines: Vec<Vec<String>> = lines.into_iter().filter(|cells| cells[1].parse::<f64>().is_ok()).collect();
+    let names: Vec<&str> = lines.iter().map(|cells| cells[0].as_str()).collect();
+    assert_eq!(names, WAYS.map(|way| way.name).repeat(2));
+    for (way, cells) in WAYS.repeat(2).iter().zip(&lines) {
+        assert!(cells[1].parse::<u32>().unwrap() > 0, "{cells:?}");
+        assert_eq!(cells[5..].iter().all(|cell| cell == "–"), way.is_plain, "{cells:?}");
+    }
+    // Nobody is there to share a statement with; where others are, the group is more than one.
+    let of_statements =
+        |lines: &[Vec<String>]| -> Vec<f64> { lines.iter().flat_map(|cells| cells[5].parse()).collect() };
+    assert_eq!(of_statements(&lines[..WAYS.len()]), [1.0; 3]);
+    assert!(of_statements(&lines[WAYS.len()..]).iter().all(|&rows| rows > 1.0), "{tables}");
+}
+
+#[test]
 fn compare_leaves_row_by_row_out_where_it_is_told_to() {
     let run = run(&["--rows", "20,21", "--row-by-row-up-to", "20", "--latency-ms", "0", "--rounds", "1"]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -173,7 +213,8 @@ fn compare_says_what_it_does_not_understand() {
         (["--rows", "many"], "not a number"),
         (["--rows", "0"], "not a number above 0"),
         (["--speed", "1"], "--help"),
-        (["--scenario", "deletes"], "table, annotations, find-or-create, selects"),
+        (["--scenario", "deletes"], "table, annotations, find-or-create, selects, concurrent"),
+        (["--seconds", "0"], "not a number of seconds above 0"),
     ];
     for (arguments, said) in wrong {
         let run = run(&arguments);

@@ -6,27 +6,28 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::settings::Settings;
 use super::{Found, Lifeline};
 use crate::Error;
 
 /// The cluster's programs refuse to run as root; this user runs them instead.
 const USER: &str = "postgres";
 
-pub(super) fn start() -> Result<Found, Error> {
+pub(super) fn start(settings: &Settings) -> Result<Found, Error> {
     let bin = programs()?;
 
     // Another process may take the port between the choice and the start.
     let mut tries = 3;
     loop {
         tries -= 1;
-        match try_start(&bin) {
+        match try_start(&bin, settings.fsync()) {
             Err(error) if tries > 0 && error.to_string().contains("Address already in use") => {}
             other => return other,
         }
     }
 }
 
-fn try_start(bin: &Path) -> Result<Found, Error> {
+fn try_start(bin: &Path, fsync: &str) -> Result<Found, Error> {
     let dir = tempfile::Builder::new()
         .prefix("batch-test-postgres-")
         .tempdir()
@@ -41,6 +42,7 @@ fn try_start(bin: &Path) -> Result<Found, Error> {
         .env("DIR", dir.path())
         .env("PORT", port.to_string())
         .env("AS", run_as)
+        .env("FSYNC", fsync)
         .stderr(Stdio::null());
     let (lifeline, _) = Lifeline::start(command, "ready")?;
 
@@ -120,11 +122,12 @@ mod tests {
     use std::{env, io, thread};
 
     use super::*;
+    use crate::admin;
     use crate::server::runs;
 
     #[test]
     fn a_cluster_answers_and_its_folder_goes_with_it() {
-        let Ok(found) = start() else { return };
+        let Ok(found) = start(&settings(false)) else { return };
         let dir = folder(&found);
         assert!(runs::version(&found.url).is_ok());
 
@@ -136,7 +139,7 @@ mod tests {
     fn a_cluster_does_not_outlive_a_killed_process() {
         const CHILD: &str = "BATCH_TEST_CHILD";
         if env::var_os(CHILD).is_some() {
-            let found = start().expect("starts");
+            let found = start(&settings(false)).expect("starts");
             let mut stdout = io::stdout();
             writeln!(stdout, "\nfolder {}", folder(&found).display()).expect("is read");
             stdout.flush().expect("is read");
@@ -170,6 +173,20 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
         }
         assert!(!dir.exists(), "the cluster is stopped and removed");
+    }
+
+    #[test]
+    fn a_cluster_is_durable_only_where_it_is_asked_to_be() {
+        for (durable, fsync) in [(false, "off"), (true, "on")] {
+            let Ok(found) = start(&settings(durable)) else { return };
+            let asked = "SELECT current_setting('fsync'), current_setting('full_page_writes')";
+            let row = admin::with_client(&found.url, |client| client.query_one(asked, &[])).expect("answers");
+            assert_eq!((row.get(0), row.get(1)), (fsync, fsync));
+        }
+    }
+
+    fn settings(durable: bool) -> Settings {
+        Settings { database_url: None, forced: None, tag: String::new(), durable }
     }
 
     fn folder(found: &Found) -> PathBuf {

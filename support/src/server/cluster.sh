@@ -1,5 +1,5 @@
 # Starts a cluster in $DIR/data with the programs in $BIN on port $PORT, says "ready", and stops and removes it
-# when standard input closes. $AS, if not empty, goes before a command to run it as the user who owns $DIR.
+# when standard input closes. $AS, if not empty, goes before a command to run it as the user who owns $DIR. $FSYNC is on or off.
 set -eu
 
 # Outlive a Ctrl-C, to clean up. Not '': the server would inherit that.
@@ -17,9 +17,9 @@ cat >>data/postgresql.conf <<CONF
 listen_addresses = '127.0.0.1'
 port = $PORT
 unix_socket_directories = '$DIR'
-max_connections = 200
-fsync = off
-full_page_writes = off
+max_connections = 300
+fsync = $FSYNC
+full_page_writes = $FSYNC
 CONF
 $AS "$BIN/pg_ctl" start -w -t 60 -D "$DIR/data" -l log >/dev/null || { cat log; exit 1; }
 

@@ -11,6 +11,7 @@ use testcontainers_modules::testcontainers::{ContainerAsync, ImageExt as _, Test
 use tokio::runtime;
 use tokio::time::timeout;
 
+use super::settings::Settings;
 use super::{Found, Lifeline};
 use crate::Error;
 
@@ -20,7 +21,8 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 /// Long enough to pull an image.
 const START_PATIENCE: Duration = Duration::from_secs(180);
 
-pub(super) fn start(tag: &str) -> Result<Found, Error> {
+pub(super) fn start(settings: &Settings) -> Result<Found, Error> {
+    let tag = &settings.tag;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -31,7 +33,7 @@ pub(super) fn start(tag: &str) -> Result<Found, Error> {
         let name = fresh_name();
         // First, so that there is no moment in which the container could stay behind.
         let lifeline = removed_with_us(&name)?;
-        let started = timeout(START_PATIENCE, run(&name, tag));
+        let started = timeout(START_PATIENCE, run(&name, tag, settings.fsync()));
         let (container, url) = match started.await {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(Error::because(format_args!("postgres:{tag} did not start"), &error)),
@@ -58,12 +60,13 @@ async fn find_engine() -> Result<(), Error> {
     answer.await.unwrap_or_else(|_| Err(Error::new("no Docker engine answers in time")))
 }
 
-async fn run(name: &str, tag: &str) -> Result<(ContainerAsync<Postgres>, String), TestcontainersError> {
+async fn run(name: &str, tag: &str, fsync: &str) -> Result<(ContainerAsync<Postgres>, String), TestcontainersError> {
+    let settings = [format!("fsync={fsync}"), format!("full_page_writes={fsync}"), "max_connections=300".to_owned()];
     let container = Postgres::default()
         .with_tag(tag)
         .with_container_name(name)
         .with_label(LABEL, "1")
-        .with_cmd(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"])
+        .with_cmd(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]))
         .start()
         .await?;
     let host = container.get_host().await?;
@@ -89,7 +92,8 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_had_is_an_error_that_says_so() {
-        let error = start("does-not-exist").expect_err("there is no such image").to_string();
+        let settings = Settings { database_url: None, forced: None, tag: "does-not-exist".to_owned(), durable: false };
+        let error = start(&settings).expect_err("there is no such image").to_string();
         assert!(error.starts_with("no Docker engine answers") || error.contains("postgres:does-not-exist"), "{error}");
     }
 }

@@ -2,7 +2,7 @@ use std::{env, fmt};
 
 use crate::Error;
 
-/// What the environment asks for.
+/// What the environment asks for, and the program.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) database_url: Option<String>,
@@ -10,6 +10,8 @@ pub(super) struct Settings {
     pub(super) forced: Option<Way>,
     /// `BATCH_TEST_POSTGRES_TAG`, the tag of the image `postgres`. Defaults to `17-alpine`.
     pub(super) tag: String,
+    /// Whether a server that is started here has to keep its data if the machine fails.
+    pub(super) durable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) enum Way {
 }
 
 impl Settings {
-    pub(super) fn read() -> Result<Settings, Error> {
+    pub(super) fn read(durable: bool) -> Result<Settings, Error> {
         let forced = match variable("BATCH_TEST_POSTGRES") {
             Some(name) => Some(Way::named(&name)?),
             None => None,
@@ -30,7 +32,13 @@ impl Settings {
             database_url: variable("DATABASE_URL"),
             forced,
             tag: variable("BATCH_TEST_POSTGRES_TAG").unwrap_or_else(|| "17-alpine".to_owned()),
+            durable,
         })
+    }
+
+    /// What `fsync` and `full_page_writes` are.
+    pub(super) fn fsync(&self) -> &'static str {
+        if self.durable { "on" } else { "off" }
     }
 }
 
