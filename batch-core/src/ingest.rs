@@ -7,7 +7,8 @@
 //!
 //! Items are committed in the order of the source, and memory is bounded: by the batches that may be held
 //! ([`Ingest::max_batches`]), which share one budget of bytes, and by the items that the stage works on. The commit is the
-//! program's own code, on the ORM's connection with batching on.
+//! program's own code, on the ORM's connection with batching on. It borrows the batch, which stays held until its commit is known
+//! and can so be committed again ([`Ingest::retries`]).
 //!
 //! ```
 //! use batch_core::ingest::{Extracted, Ingest};
@@ -27,7 +28,7 @@
 //!         },
 //!         async |batch| {
 //!             // begin a transaction, insert batch.items with the ORM, commit
-//!             committed.extend(batch.items);
+//!             committed.extend_from_slice(&batch.items);
 //!             Ok::<(), std::io::Error>(())
 //!         },
 //!     )
@@ -48,35 +49,41 @@ use futures_util::stream::{Stream, StreamExt};
 
 mod marks;
 mod memory;
+mod retry;
 
 pub use marks::{BadMark, Marks};
 
-/// How a stream is ingested.
-pub struct Ingest<'a, T> {
+use memory::Share;
+use retry::Retry;
+
+/// How a stream of `T` is ingested by a commit that fails with `C`.
+pub struct Ingest<'a, T, C> {
     concurrency: usize,
     max_rows: usize,
     max_bytes: Option<usize>,
+    memory: Share,
     max_batches: usize,
     max_bad: usize,
     marks: Option<Marks>,
     key: Option<Key<'a, T>>,
+    retry: Retry<'a, C>,
     on_batch_committed: Option<OnCommitted<'a>>,
 }
 
 type Key<'a, T> = Box<dyn Fn(&T) -> String + Send + Sync + 'a>;
 type OnCommitted<'a> = Box<dyn FnMut(&Committed) + Send + 'a>;
 
-impl<T> fmt::Debug for Ingest<'_, T> {
+impl<T, C> fmt::Debug for Ingest<'_, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { concurrency, max_rows, max_bytes, max_batches, max_bad, marks, key: _, on_batch_committed: _ } =
-            self;
         f.debug_struct("Ingest")
-            .field("concurrency", concurrency)
-            .field("max_rows", max_rows)
-            .field("max_bytes", max_bytes)
-            .field("max_batches", max_batches)
-            .field("max_bad", max_bad)
-            .field("marks", marks)
+            .field("concurrency", &self.concurrency)
+            .field("max_rows", &self.max_rows)
+            .field("max_bytes", &self.max_bytes)
+            .field("memory", &self.memory)
+            .field("max_batches", &self.max_batches)
+            .field("max_bad", &self.max_bad)
+            .field("marks", &self.marks)
+            .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
 }
@@ -109,6 +116,8 @@ impl<U> Extracted<U> {
 pub struct Batch<U> {
     /// Counted from 0 in this run.
     pub number: u64,
+    /// How many tries to commit it have failed ([`Ingest::retries`]).
+    pub attempt: u32,
     /// What the stage made, in the order of the source.
     pub items: Vec<U>,
     /// Their rows, as the stage said.
@@ -136,6 +145,22 @@ impl<U> Batch<U> {
     pub fn marks_sql(&self) -> Result<Option<String>, BadMark> {
         match &self.marks {
             Some(marks) if !self.keys.is_empty() => marks.insert_sql(&self.keys).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The query that tells whether a try before this one has committed the batch, although its connection was lost before that
+    /// was known: one row with one `bool`, `landed`. To be run before the rows are written; where it says true, they are there,
+    /// and the commit is done. `None` in the first try, and where there are no marks.
+    ///
+    /// A commit that does not ask writes nothing twice: its marks fail on the table's key, and so the ingestion ends.
+    ///
+    /// # Errors
+    ///
+    /// Where a key contains a NUL, which Postgres does not store.
+    pub fn landed_sql(&self) -> Result<Option<String>, BadMark> {
+        match &self.marks {
+            Some(marks) if self.attempt > 0 && !self.keys.is_empty() => marks.landed_sql(&self.keys).map(Some),
             _ => Ok(None),
         }
     }
@@ -168,7 +193,9 @@ pub struct Committed {
     pub bad: usize,
     /// The last position of the source that is dealt with.
     pub cursor: u64,
-    /// How long the commit took.
+    /// How often the commit was tried again.
+    pub retries: u32,
+    /// How long the commit took, its retries and the pauses before them included.
     pub took: Duration,
 }
 
@@ -186,6 +213,8 @@ pub struct Report {
     pub skipped: u64,
     /// Items that were set aside.
     pub bad: Vec<Bad>,
+    /// How often a commit was tried again, one that failed in the end among them.
+    pub retries: u64,
 }
 
 /// Why an ingestion ended before its source did.
@@ -201,6 +230,8 @@ pub struct IngestError<E, C> {
     pub uncommitted: std::ops::Range<u64>,
     /// The keys of those that had been extracted, where the source has [`Marks`].
     pub uncommitted_keys: Vec<String>,
+    /// Of the batch that failed.
+    retries: u32,
 }
 
 /// What failed in an ingestion.
@@ -208,7 +239,8 @@ pub struct IngestError<E, C> {
 pub enum IngestErrorKind<E, C> {
     /// The source or the stage. All that came before was committed.
     Extract(E),
-    /// The commit of a batch. Those before it are committed, it and what came behind is not.
+    /// The commit of a batch, the last time that it was tried. Those before it are committed, it and what came behind is not. Only
+    /// if its connection was lost it may be: the next run's marks tell.
     Commit(C),
     /// More items were set aside than [`Ingest::max_bad`] allows. All that came before was committed.
     TooManyBad,
@@ -221,7 +253,11 @@ impl<E: fmt::Display, C: fmt::Display> fmt::Display for IngestError<E, C> {
                 write!(f, "item {} of the source failed: {error}", self.uncommitted.end)?
             }
             IngestErrorKind::Commit(error) => {
-                write!(f, "batch {} could not be committed: {error}", self.report.batches)?
+                write!(f, "batch {} could not be committed", self.report.batches)?;
+                if self.retries > 0 {
+                    write!(f, ", tried {} times", self.retries + 1)?;
+                }
+                write!(f, ": {error}")?
             }
             IngestErrorKind::TooManyBad => {
                 write!(f, "{} items of the source are bad", self.report.bad.len())?;
@@ -252,23 +288,26 @@ where
     }
 }
 
-impl<'a, T> Ingest<'a, T> {
+impl<'a, T, C> Ingest<'a, T, C> {
     /// The defaults.
     pub fn new() -> Self {
         Self {
             concurrency: 4,
             max_rows: 10_000,
             max_bytes: None,
+            memory: Share::default(),
             max_batches: 2,
             max_bad: 1_000,
             marks: None,
             key: None,
+            retry: Retry::default(),
             on_batch_committed: None,
         }
     }
 
     /// So many items are in the stage at a time. They are futures of one task: a stage that computes hands its work to
-    /// other threads (`tokio::task::spawn_blocking`).
+    /// other threads (`tokio::task::spawn_blocking`). A commit that fails drops the futures; what they handed to threads goes
+    /// on, unless the program waits for it.
     ///
     /// Defaults to 4.
     ///
@@ -296,8 +335,9 @@ impl<'a, T> Ingest<'a, T> {
 
     /// All batches in memory together take so many bytes, as the stage counts them, and an item each beyond.
     ///
-    /// Defaults to an eighth of the memory that the process may use (its cgroup's limit, or the machine's), but at least
-    /// 8 MiB and at most 256 MiB.
+    /// Defaults to a part of the memory that the process may use (its cgroup's limit, or the machine's):
+    /// [`memory_fraction`](Self::memory_fraction), [`memory_floor`](Self::memory_floor),
+    /// [`memory_ceiling`](Self::memory_ceiling).
     ///
     /// # Panics
     ///
@@ -305,6 +345,41 @@ impl<'a, T> Ingest<'a, T> {
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         assert!(bytes > 0, "a batch has at least one byte");
         self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Which part of the memory that the process may use all batches take together, where [`max_bytes`](Self::max_bytes) does
+    /// not say how many bytes.
+    ///
+    /// Defaults to an eighth, 0.125.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `fraction` is not above 0 and at most 1.
+    pub fn memory_fraction(mut self, fraction: f64) -> Self {
+        assert!(fraction > 0.0 && fraction <= 1.0, "a part of the memory is above 0 and at most 1");
+        self.memory.fraction = fraction;
+        self
+    }
+
+    /// That part is at least so many bytes, however little memory there is.
+    ///
+    /// Defaults to 8 MiB.
+    pub fn memory_floor(mut self, bytes: usize) -> Self {
+        self.memory.floor = bytes;
+        self
+    }
+
+    /// That part is at most so many bytes, even if the floor is above.
+    ///
+    /// Defaults to 256 MiB.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `bytes` is 0.
+    pub fn memory_ceiling(mut self, bytes: usize) -> Self {
+        assert!(bytes > 0, "a batch has at least one byte");
+        self.memory.ceiling = bytes;
         self
     }
 
@@ -337,7 +412,73 @@ impl<'a, T> Ingest<'a, T> {
         self
     }
 
-    /// Calls `f` after each commit.
+    /// Tries a commit again, up to so many times a batch, where `is_transient` says that its error may not come again: a
+    /// serialization failure or a deadlock (SQLSTATE 40001 and 40P01), a connection that was lost. Meanwhile the batch is held, and
+    /// the next one is extracted.
+    ///
+    /// The commit is called anew with the same batch, so it brings a connection that works and a transaction of its own. Of a
+    /// connection that was lost nobody knows whether the batch had landed: count it as transient only with
+    /// [`marks`](Self::marks), and ask [`Batch::landed_sql`] first. As a try that was given up may land even behind that
+    /// question, and the next one then fails on rows that are there, one failure behind a transient one is tried once more
+    /// whatever it is, where there are marks.
+    ///
+    /// ```
+    /// use batch_core::ingest::{Batch, Extracted, Ingest, Marks};
+    /// # use futures_util::stream;
+    /// # use std::io::{Error, ErrorKind};
+    /// # struct Client;
+    /// # async fn connect() -> Result<Client, Error> { Ok(Client) }
+    /// # impl Client {
+    /// #     async fn ask(&self, _: &str) -> Result<bool, Error> { Ok(false) }
+    /// #     async fn execute(&self, _: &str) -> Result<(), Error> { Ok(()) }
+    /// # }
+    ///
+    /// async fn commit(batch: &Batch<u32>) -> Result<(), Error> {
+    ///     let client = connect().await?; // or from a pool
+    ///     client.execute("BEGIN").await?;
+    ///     if let Some(sql) = batch.landed_sql().map_err(Error::other)?
+    ///         && client.ask(&sql).await?
+    ///     {
+    ///         return Ok(()); // an earlier try got that far
+    ///     }
+    ///     // insert batch.items with the ORM, then:
+    ///     if let Some(sql) = batch.marks_sql().map_err(Error::other)? {
+    ///         client.execute(&sql).await?;
+    ///     }
+    ///     client.execute("COMMIT").await
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let source = stream::iter((0..1_000).map(Ok::<u32, Error>));
+    /// # let stage = async |n: u32| Ok(Extracted::new(n, 1, 4));
+    /// Ingest::new()
+    ///     .marks(Marks::new("numbers"), u32::to_string)
+    ///     .retries(5, |error: &Error| error.kind() == ErrorKind::ConnectionReset)
+    ///     .run(source, stage, commit)
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Defaults to none.
+    pub fn retries(mut self, retries: u32, is_transient: impl Fn(&C) -> bool + Send + Sync + 'a) -> Self {
+        self.retry.retries = retries;
+        self.retry.is_transient = Some(Box::new(is_transient));
+        self
+    }
+
+    /// How long a batch waits before its commit is tried again: the first time so long, and twice as long as before each
+    /// further time, but never longer than `longest`.
+    ///
+    /// Defaults to 50 ms and 5 s.
+    pub fn retry_pauses(mut self, first: Duration, longest: Duration) -> Self {
+        self.retry.first_pause = first;
+        self.retry.longest_pause = longest;
+        self
+    }
+
+    /// Calls `f` after each commit. Beside it, `tracing` is told: `DEBUG` of each commit, `WARN` of each retry.
     pub fn on_batch_committed(mut self, f: impl FnMut(&Committed) + Send + 'a) -> Self {
         self.on_batch_committed = Some(Box::new(f));
         self
@@ -350,12 +491,12 @@ impl<'a, T> Ingest<'a, T> {
     /// # Errors
     ///
     /// [`IngestError`], which says what is not committed. Where the source or the stage fails, what came before is committed
-    /// first; where a commit fails, the stage is cancelled.
-    pub async fn run<U, E, C>(
+    /// first; where a commit fails, the stage is cancelled: no future of it is left when this returns.
+    pub async fn run<U, E>(
         mut self,
         source: impl Stream<Item = Result<T, E>>,
         stage: impl AsyncFn(T) -> Result<Extracted<U>, E>,
-        mut commit: impl AsyncFnMut(Batch<U>) -> Result<(), C>,
+        mut commit: impl AsyncFnMut(&Batch<U>) -> Result<(), C>,
     ) -> Result<Report, IngestError<E, C>> {
         let key = self.key.take();
         let marks = self.marks.take();
@@ -377,7 +518,7 @@ impl<'a, T> Ingest<'a, T> {
             (position, arrived)
         });
         let stream = pin!(extracted.buffered(self.concurrency));
-        let total = self.max_bytes.unwrap_or_else(memory::budget);
+        let total = self.max_bytes.unwrap_or_else(|| self.memory.bytes());
         let mut filling = Filling {
             stream,
             marks: marks.as_ref(),
@@ -394,8 +535,25 @@ impl<'a, T> Ingest<'a, T> {
         };
         let mut report = Report::default();
         let mut committed_to = 0;
-        while let Some(batch) = filling.next().await {
-            let keys = batch.keys.clone();
+        while let Some(mut batch) = filling.next().await {
+            let start = Instant::now();
+            let result = {
+                let committing = pin!(self.retry.commit(&mut batch, &mut commit));
+                match future::select(committing, pin!(filling.fill(self.max_batches - 1))).await {
+                    Either::Left((result, _)) => result,
+                    Either::Right(((), committing)) => committing.await,
+                }
+            };
+            report.retries += u64::from(batch.attempt);
+            if let Err(error) = result {
+                let retries = batch.attempt;
+                report.skipped = filling.skipped;
+                let uncommitted = committed_to..filling.read;
+                let batches = std::iter::once(batch).chain(filling.ready).chain(filling.open);
+                let uncommitted_keys = batches.flat_map(|batch| batch.keys).collect();
+                let kind = IngestErrorKind::Commit(error);
+                return Err(IngestError { kind, report, uncommitted, uncommitted_keys, retries });
+            }
             let done = Committed {
                 batch: batch.number,
                 items: batch.items.len(),
@@ -403,34 +561,26 @@ impl<'a, T> Ingest<'a, T> {
                 bytes: batch.bytes,
                 bad: batch.bad.len(),
                 cursor: batch.last,
-                took: Duration::ZERO,
+                retries: batch.attempt,
+                took: start.elapsed(),
             };
-            let bad = batch.bad.clone();
-            let start = Instant::now();
-            let committing = pin!(commit(batch));
-            let result = match future::select(committing, pin!(filling.fill(self.max_batches - 1))).await {
-                Either::Left((result, _)) => result,
-                Either::Right(((), committing)) => committing.await,
-            };
-            if let Err(error) = result {
-                let mut uncommitted_keys = keys;
-                uncommitted_keys.extend(filling.ready.into_iter().chain(filling.open).flat_map(|batch| batch.keys));
-                report.skipped = filling.skipped;
-                let uncommitted = committed_to..filling.read;
-                return Err(IngestError {
-                    kind: IngestErrorKind::Commit(error),
-                    report,
-                    uncommitted,
-                    uncommitted_keys,
-                });
-            }
+            tracing::debug!(
+                batch = done.batch,
+                items = done.items,
+                rows = done.rows,
+                bad = done.bad,
+                cursor = done.cursor,
+                retries = done.retries,
+                took = ?done.took,
+                "a batch is committed"
+            );
             committed_to = done.cursor + 1;
             report.batches += 1;
             report.items += done.items as u64;
             report.rows += done.rows as u64;
-            report.bad.extend(bad);
+            report.bad.extend(batch.bad);
             if let Some(on_batch_committed) = &mut self.on_batch_committed {
-                on_batch_committed(&Committed { took: start.elapsed(), ..done });
+                on_batch_committed(&done);
             }
         }
         report.skipped = filling.skipped;
@@ -440,11 +590,11 @@ impl<'a, T> Ingest<'a, T> {
             Some(End::TooManyBad) => IngestErrorKind::TooManyBad,
         };
         let uncommitted = filling.read..filling.read;
-        Err(IngestError { kind, report, uncommitted, uncommitted_keys: Vec::new() })
+        Err(IngestError { kind, report, uncommitted, uncommitted_keys: Vec::new(), retries: 0 })
     }
 }
 
-impl<T> Default for Ingest<'_, T> {
+impl<T, C> Default for Ingest<'_, T, C> {
     fn default() -> Self {
         Self::new()
     }
@@ -520,6 +670,7 @@ where
             *numbered += 1;
             Batch {
                 number: *numbered - 1,
+                attempt: 0,
                 items: Vec::new(),
                 rows: 0,
                 bytes: 0,

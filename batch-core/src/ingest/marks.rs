@@ -8,7 +8,8 @@ use std::sync::Arc;
 ///
 /// They stand in the table `batch_ingest_marks`, written by the transaction that wrote the rows
 /// ([`Batch::marks_sql`](super::Batch::marks_sql)): an item is marked if and only if its rows are there. Of two runs at once the
-/// second waits ([`Marks::lock_sql`]); without that it fails on the table's key, and commits nothing twice.
+/// second waits ([`Marks::lock_sql`]); without that it fails on the table's key, and commits nothing twice. What is done is
+/// kept in memory, a text for each item: let an item be a file or a page rather than a row.
 ///
 /// ```
 /// use batch_core::ingest::Marks;
@@ -109,6 +110,18 @@ impl Marks {
         }
         Ok(sql)
     }
+
+    /// All of them, as they are written together: if some others are there, another run has been at work, and the marks' key says
+    /// so when they are written.
+    pub(super) fn landed_sql(&self, keys: &[String]) -> Result<String, BadMark> {
+        let source = literal(&self.source)?;
+        let items: Vec<String> = keys.iter().map(|key| literal(key)).collect::<Result<_, _>>()?;
+        Ok(format!(
+            "SELECT count(*) = {} AS landed FROM batch_ingest_marks WHERE source = {source} AND item IN ({})",
+            keys.len(),
+            items.join(", ")
+        ))
+    }
 }
 
 /// As a string constant (Postgres manual, 4.1.2), whatever `standard_conforming_strings` says.
@@ -131,6 +144,15 @@ mod tests {
         assert_eq!(
             marks.insert_sql(&keys).unwrap(),
             r"INSERT INTO batch_ingest_marks (source, item) VALUES ('it''s', 'plain'), ('it''s', 'o''clock'), ('it''s', E'back\\slash'' OR 1')"
+        );
+    }
+
+    #[test]
+    fn a_batch_has_landed_where_all_its_marks_are_there() {
+        let keys = ["a", "o'clock"].map(str::to_owned);
+        assert_eq!(
+            Marks::new("s").landed_sql(&keys).unwrap(),
+            "SELECT count(*) = 2 AS landed FROM batch_ingest_marks WHERE source = 's' AND item IN ('a', 'o''clock')"
         );
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use batch_examples::cli::progress_bar;
 use batch_examples::genbank;
-use batch_examples::ingestion::{self, features_of_a_copy, items};
+use batch_examples::ingestion::{self, features_of_a_copy, items, organisms};
 use batch_support::{Database, Server, peak_memory};
 use indicatif::ProgressBar;
 
@@ -123,6 +123,7 @@ fn supervise(copies: usize, features: usize) -> Result<()> {
     for (what, expected, sql) in [
         ("features", features, "SELECT count(*) FROM features"),
         ("sequences", sequences, "SELECT count(*) FROM sequences"),
+        ("organisms", organisms()?, "SELECT count(*) FROM organisms"),
         ("names of sequences", sequences, "SELECT count(DISTINCT accession) FROM sequences"),
         ("marks", all_items, "SELECT count(*) FROM batch_ingest_marks"),
         ("sequences that differ from their other copies", 0, DIFFERENT_SQL),

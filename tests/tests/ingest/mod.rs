@@ -11,6 +11,9 @@ use futures_util::stream;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ConnectOptions, ConnectionTrait, DbErr, Statement, TransactionTrait};
 
+mod parents;
+mod retries;
+
 mod entry {
     use sea_orm::entity::prelude::*;
 
@@ -36,6 +39,7 @@ const ROWS: usize = 3;
 fn world() -> (Database, Proxy) {
     let database = Database::create();
     database.execute(SCHEMA);
+    database.execute(Marks::CREATE_TABLE_SQL);
     let proxy = Proxy::start(database.url(), Duration::ZERO);
     (database, proxy)
 }
@@ -49,7 +53,6 @@ async fn connect(url: &str) -> DatabaseConnection {
 
 /// The marks of earlier runs, of which none is under way any more.
 async fn marks(db: &DatabaseConnection, locked: &sea_orm::DatabaseTransaction) -> Marks {
-    db.execute_unprepared(Marks::CREATE_TABLE_SQL).await.unwrap();
     let marks = Marks::new("numbers");
     locked.execute_unprepared(&marks.lock_sql().unwrap()).await.unwrap();
     let select = Statement::from_string(sea_orm::DbBackend::Postgres, marks.select_sql().unwrap());
@@ -57,17 +60,23 @@ async fn marks(db: &DatabaseConnection, locked: &sea_orm::DatabaseTransaction) -
     marks.with_done(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()))
 }
 
-async fn commit(db: &DatabaseConnection, batch: Batch<i32>) -> Result<(), DbErr> {
+async fn commit(db: &DatabaseConnection, batch: &Batch<i32>) -> Result<(), DbErr> {
     let txn = db.begin().await?;
+    write(&txn, batch).await?;
+    txn.commit().await
+}
+
+/// The batch's rows and marks.
+async fn write(txn: &impl ConnectionTrait, batch: &Batch<i32>) -> Result<(), DbErr> {
     for item in &batch.items {
         for _ in 0..ROWS {
-            entry::ActiveModel { item: Set(*item), ..Default::default() }.insert(&txn).await?;
+            entry::ActiveModel { item: Set(*item), ..Default::default() }.insert(txn).await?;
         }
     }
-    if let Some(sql) = batch.marks_sql().map_err(|error| DbErr::Custom(error.to_string()))? {
+    if let Some(sql) = batch.marks_sql().unwrap() {
         txn.execute_unprepared(&sql).await?;
     }
-    txn.commit().await
+    Ok(())
 }
 
 /// A run in batches of ten items. `offset` is added to what an item says, but not to its key.
@@ -83,7 +92,7 @@ async fn run(url: &str, offset: impl Fn(i32) -> i32) -> Result<Report, IngestErr
         i32::MAX => Err(Error::from(ErrorKind::NotFound)),
         item => Ok(Extracted::new(item + offset(item), ROWS, size_of::<i32>())),
     };
-    ingest.run(source, stage, async |batch| commit(&db, batch).await).await
+    ingest.run(source, stage, async |batch: &Batch<i32>| commit(&db, batch).await).await
 }
 
 fn count(database: &Database, sql: &str) -> i64 {
