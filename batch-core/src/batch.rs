@@ -328,7 +328,7 @@ impl Batch {
 
     /// A statement ran on a connection of the pool outside of transactions, or may have run.
     ///
-    /// `pass` is that of an INSERT which asked to join a group and was sent alone.
+    /// `pass` is that of an INSERT which asked to join a group ([`Batch::ask_to_join`]) and was sent alone.
     pub fn ran_outside(&mut self, recognised: &Arc<Recognised>, pass: Option<&Pass>) {
         let table = match &recognised.kind {
             Kind::Insert(insert) => Some(Some(&insert.table)),
@@ -338,6 +338,7 @@ impl Batch {
             _ => return,
         };
         if let Some(pass) = pass {
+            self.stats.inserts_seen += 1;
             self.note_alone(recognised, pass);
         } else if let Some(table) = table {
             self.stats.inserts_seen += 1;

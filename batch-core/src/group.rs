@@ -30,6 +30,7 @@ use self::queue::{Again, Entry, Release, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
 use crate::database::{Database, lock};
+use crate::eligible::Reason;
 use crate::error::Error;
 use crate::ids::{Need, Position, Positions};
 use crate::options::{BatchOptions, GroupCommit};
@@ -76,28 +77,28 @@ pub struct GivenId {
     pub(crate) descending: bool,
 }
 
-/// An INSERT that is sent alone is on its way: others of its table wait for it, for a while.
+/// An INSERT that is sent alone. Others of its table may wait for it, for a while.
 #[derive(Debug)]
 pub struct Pass {
     flight: Option<(Arc<dyn Release>, Place, u64)>,
     since: Instant,
-    /// Whether its group has failed before.
-    pub(crate) fell_back: bool,
+    /// Why it is sent alone.
+    pub(crate) reason: Reason,
 }
 
 impl Pass {
     fn new(groups: Arc<dyn Release>, place: Place, flight: u64) -> Self {
-        Self { flight: Some((groups, place, flight)), since: Instant::now(), fell_back: false }
+        Self { flight: Some((groups, place, flight)), since: Instant::now(), reason: Reason::Alone }
     }
 
     /// One that nobody waits for.
     pub fn free() -> Self {
-        Self { flight: None, since: Instant::now(), fell_back: false }
+        Self::because(Reason::Alone)
     }
 
-    /// That of an INSERT whose group has failed.
-    fn after_failure() -> Self {
-        Self { flight: None, since: Instant::now(), fell_back: true }
+    /// One that nobody waits for, of an INSERT that does not join.
+    pub(crate) fn because(reason: Reason) -> Self {
+        Self { flight: None, since: Instant::now(), reason }
     }
 }
 
@@ -454,7 +455,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         });
         tracing::debug!(rows, %cause, "a group failed; its inserts are sent one by one");
         for member in self.members.drain(..) {
-            self.groups.settle(&member.entry, Joined::Alone(Pass::after_failure()));
+            self.groups.settle(&member.entry, Joined::Alone(Pass::because(Reason::GroupFailed)));
         }
     }
 

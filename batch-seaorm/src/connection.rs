@@ -282,22 +282,21 @@ impl DatabaseConnection {
         let Some(recognised) = outside.recognised.take_if(|statement| statement.is_insert()) else {
             return Ok(Ran::Not(outside));
         };
-        let asked = {
-            let mut home = self.shared.home();
-            match home.groups_commits() && tokio::runtime::Handle::try_current().is_ok() {
-                true => home.ask_to_join(&recognised, &bind::binds(stmt.values.as_ref())),
-                false => Asked::Send,
-            }
-        };
+        // Timers and tasks are the runtime's.
+        if tokio::runtime::Handle::try_current().is_err() || !self.shared.home().groups_commits() {
+            outside.recognised = Some(recognised);
+            return Ok(Ran::Not(outside));
+        }
+        let binds = bind::binds(stmt.values.as_ref());
+        let asked = self.shared.home().ask_to_join(&recognised, &binds);
+        if let Asked::ReadCatalog(_) = asked {
+            self.read_catalog().await;
+        }
         let request = match asked {
             Asked::Join(request) => *request,
-            Asked::Send => {
+            Asked::Send(pass) | Asked::ReadCatalog(pass) => {
                 outside.recognised = Some(recognised);
-                return Ok(Ran::Not(outside));
-            }
-            Asked::ReadCatalog => {
-                self.read_catalog().await;
-                outside.recognised = Some(recognised);
+                outside.pass = Some(pass);
                 return Ok(Ran::Not(outside));
             }
         };
@@ -338,7 +337,7 @@ impl DatabaseConnection {
 struct Outside<'a> {
     shared: &'a Shared,
     recognised: Option<Arc<Recognised>>,
-    /// That of an INSERT which could have joined a group.
+    /// That of an INSERT where there are groups to join.
     pass: Option<Pass>,
 }
 

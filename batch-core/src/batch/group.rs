@@ -18,10 +18,10 @@ use crate::statement::{Binds, Purpose};
 pub enum Asked {
     /// It asks to join a group ([`group::join`]); then [`Batch::gave`] is told.
     Join(Box<Request>),
-    /// It is sent as it is.
-    Send,
-    /// It is sent as it is, and the catalog is to be read for those that follow ([`Batch::explain`]).
-    ReadCatalog,
+    /// It is sent as it is. The pass is for [`Batch::ran_outside`].
+    Send(Pass),
+    /// The same, and the catalog is to be read for those that follow ([`Batch::explain`]).
+    ReadCatalog(Pass),
 }
 
 /// Why an INSERT does not ask to join.
@@ -49,17 +49,21 @@ impl Batch {
 
     /// What an INSERT does on a connection of the pool, outside of transactions. Binds are needed.
     pub fn ask_to_join(&mut self, recognised: &Arc<Recognised>, binds: &Binds) -> Asked {
-        let Kind::Insert(insert) = &recognised.kind else { return Asked::Send };
-        if self.session.stays_unsettled || self.is_unreadable() {
-            return Asked::Send;
+        let send = |reason| Asked::Send(Pass::because(reason));
+        let Kind::Insert(insert) = &recognised.kind else { return send(Reason::NotInTransaction) };
+        if !self.groups_commits() {
+            return send(Reason::NotInTransaction);
+        }
+        if self.session.stays_unsettled {
+            return send(Reason::Settings);
+        }
+        if self.is_unreadable() {
+            return send(Reason::CatalogUnreadable);
         }
         match self.request(recognised, insert, binds) {
-            Ok(request) => {
-                self.stats.inserts_seen += 1;
-                Asked::Join(Box::new(request))
-            }
-            Err(Refusal::Send(_)) => Asked::Send,
-            Err(Refusal::ReadCatalog) => Asked::ReadCatalog,
+            Ok(request) => Asked::Join(Box::new(request)),
+            Err(Refusal::Send(reason)) => send(reason),
+            Err(Refusal::ReadCatalog) => Asked::ReadCatalog(Pass::because(Reason::CatalogUnreadable)),
         }
     }
 
@@ -115,7 +119,7 @@ impl Batch {
         match joined {
             Joined::Row { row, id } => {
                 self.offer = None;
-                self.gave(id);
+                self.note_given(id);
                 Step::Answer(Answer { count: 1, rows: row.unwrap_or_default() })
             }
             Joined::Alone(pass) => {
@@ -139,8 +143,13 @@ impl Batch {
         }
     }
 
-    /// A row was committed in a group, with this id if it was reserved.
+    /// A row of a pool's was committed in a group, with this id if it was reserved.
     pub fn gave(&mut self, id: Option<GivenId>) {
+        self.stats.inserts_seen += 1;
+        self.note_given(id);
+    }
+
+    fn note_given(&mut self, id: Option<GivenId>) {
         self.stats.inserts_grouped += 1;
         if let Some(GivenId { sequence, id, descending }) = id {
             self.used_reserved_ids = true;
@@ -150,8 +159,7 @@ impl Batch {
 
     pub(super) fn note_alone(&mut self, recognised: &Recognised, pass: &Pass) {
         let Kind::Insert(insert) = &recognised.kind else { return };
-        let reason = if pass.fell_back { Reason::GroupFailed } else { Reason::Alone };
-        self.note_sent(&insert.table.to_string(), reason);
+        self.note_sent(&insert.table.to_string(), pass.reason);
     }
 
     /// Takes no more inserts into groups on any connection to the database, and waits until those that are there are done or
