@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use batch_examples::cli::milliseconds;
@@ -22,11 +23,13 @@ Options:
                                  annotations     N sequences, and 6 annotations that refer to each by its id
                                  find-or-create  N items, half of them repeated: SELECT by name, INSERT if it is not there
                                  selects         N SELECTs by primary key, which are to take no longer with batching
-      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000]
-      --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects 0]
-      --rounds <N>             How often each way is run [default: 5, for selects 31]
-      --row-by-row-up-to <N>   Leaves the plain ways row by row out of larger numbers of rows, as at 3 ms they take an hour
-                               for a million [default: 100000]
+                                 ingestion       N rows through an expensive stage into transactions of 10,000, which is
+                                                 overlapped with them or not; each process may take 256 MiB
+      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000, for ingestion 100000]
+      --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects and ingestion 0]
+      --rounds <N>             How often each way is run [default: 5, for selects 31, for ingestion 3]
+      --row-by-row-up-to <N>   Leaves the plain ways, row by row or not overlapped, out of larger numbers of rows, as at 3 ms
+                               they take an hour for a million [default: 100000]
       --markdown <FILE>        Writes the tables to a file as well
       --plot <FILE.svg>        Draws the speed over the number of rows
   -h, --help                   Print this help
@@ -51,6 +54,8 @@ struct Arguments {
     plot: Option<PathBuf>,
     /// The process is to do one way, for another that measures.
     way: Option<(String, String)>,
+    /// What that has measured for all ways.
+    yardstick: Duration,
 }
 
 fn main() -> Result<()> {
@@ -59,7 +64,7 @@ fn main() -> Result<()> {
         return Ok(());
     };
     if let Some((way, url)) = &arguments.way {
-        return contest::serve(arguments.scenario, way, arguments.rows[0], url);
+        return contest::serve(arguments.scenario, way, arguments.rows[0], arguments.yardstick, url);
     }
     Server::try_shared()?;
     let mut contests = Vec::new();
@@ -85,7 +90,7 @@ fn arguments() -> Result<Option<Arguments>> {
     let (mut rows, mut latency, mut rounds) = (None, None, None);
     let mut row_by_row_up_to = 100_000;
     let (mut markdown, mut plot) = (None, None);
-    let (mut way, mut url) = (None, None);
+    let (mut way, mut url, mut yardstick) = (None, None, Duration::ZERO);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -98,6 +103,7 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("plot") => plot = Some(parser.value()?.into()),
             Long("way") => way = Some(parser.value()?.string()?),
             Long("url") => url = Some(parser.value()?.string()?),
+            Long("yardstick-us") => yardstick = Duration::from_micros(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             other => bail!("{}; try --help", other.unexpected()),
         }
@@ -108,7 +114,7 @@ fn arguments() -> Result<Option<Arguments>> {
         row_by_row_up_to,
     };
     let rows = rows.unwrap_or_else(|| vec![scenario.rows]);
-    Ok(Some(Arguments { scenario, rows, rules, markdown, plot, way: way.zip(url) }))
+    Ok(Some(Arguments { scenario, rows, rules, markdown, plot, way: way.zip(url), yardstick }))
 }
 
 fn named(name: &str) -> Result<Scenario> {

@@ -26,6 +26,9 @@ impl fmt::Display for Contest {
                 rule(f, &widths)?;
             }
         }
+        if let Some(yardstick) = self.scenario.yardstick {
+            writeln!(f, "\n{}: {:.2} ms", yardstick.name, self.yardstick.as_secs_f64() * 1e3)?;
+        }
         Ok(())
     }
 }

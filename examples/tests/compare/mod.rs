@@ -159,6 +159,15 @@ fn compare_selects_with_and_without_batching_by_the_same_statements() {
 }
 
 #[test]
+fn compare_ingests_through_stages_that_are_overlapped_or_not_by_the_same_statements() {
+    let columns = " | seconds | ± | rows/s | statements | round trips | peak MiB | × plain";
+    for line in compare("ingestion", "500", "0", columns) {
+        assert_eq!(line.statements, 1, "{line:?}");
+        assert!(line.to_plain.ends_with('×'), "{line:?}");
+    }
+}
+
+#[test]
 fn compare_leaves_row_by_row_out_where_it_is_told_to() {
     let run = run(&["--rows", "20,21", "--row-by-row-up-to", "20", "--latency-ms", "0", "--rounds", "1"]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -173,7 +182,7 @@ fn compare_says_what_it_does_not_understand() {
         (["--rows", "many"], "not a number"),
         (["--rows", "0"], "not a number above 0"),
         (["--speed", "1"], "--help"),
-        (["--scenario", "deletes"], "table, annotations, find-or-create, selects"),
+        (["--scenario", "deletes"], "table, annotations, find-or-create, selects, ingestion"),
     ];
     for (arguments, said) in wrong {
         let run = run(&arguments);
