@@ -1,6 +1,8 @@
-//! What the command lines of the programs have in common.
+//! What the command lines of the programs have in common, and those with which they start themselves.
 
 use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +39,14 @@ pub fn milliseconds(value: &OsStr) -> Result<Duration> {
         .and_then(|ms| ms.parse::<f64>().ok())
         .and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok())
         .with_context(|| format!("--latency-ms takes a number of milliseconds, such as 3 or 0.5, not {value:?}"))
+}
+
+/// The program in a process that may take so many KiB of private memory, as the shell's `ulimit -d` counts it. Arguments that are
+/// added are the program's.
+pub fn limited(program: &Path, kib: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -d {kib} && exec \"$0\" \"$@\"")).arg(program);
+    command
 }
 
 /// On standard error; where that is no terminal, a line at the start takes the bar's place.

@@ -27,13 +27,15 @@ Options:
                                  annotations     N sequences, and 6 annotations that refer to each by its id
                                  find-or-create  N items, half of them repeated: SELECT by name, INSERT if it is not there
                                  selects         N SELECTs by primary key, which are to take no longer with batching
+                                 ingestion       N rows through an expensive stage into transactions of 10,000, which is
+                                                 overlapped with them or not; each process may take 256 MiB
                                  concurrent      single INSERTs outside of transactions, each committed on its own, by many
                                                  clients at a time, plain and with group commit
-      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000]
-      --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects 0]
-      --rounds <N>             How often each way is run [default: 5, for selects 31]
-      --row-by-row-up-to <N>   Leaves the plain ways row by row out of larger numbers of rows, as at 3 ms they take an hour
-                               for a million [default: 100000]
+      --rows <N,…>             How many; several numbers make a series [default: 1000, for selects 3000, for ingestion 100000]
+      --latency-ms <MS>        Round-trip time added to the connection, in milliseconds [default: 3, for selects and ingestion 0]
+      --rounds <N>             How often each way is run [default: 5, for selects 31, for ingestion 3]
+      --row-by-row-up-to <N>   Leaves the plain ways, row by row or not overlapped, out of larger numbers of rows, as at 3 ms
+                               they take an hour for a million [default: 100000]
       --markdown <FILE>        Writes the tables to a file as well
       --plot <FILE.svg>        Draws the speed over the number of rows
       --durable                Has a server that is started here write as one that has to keep its data: fsync on
@@ -71,6 +73,8 @@ struct Arguments {
     plot: Option<PathBuf>,
     /// The process is to do one way, for another that measures.
     way: Option<(String, String)>,
+    /// What that has measured for all ways.
+    yardstick: Duration,
 }
 
 fn main() -> Result<()> {
@@ -79,7 +83,7 @@ fn main() -> Result<()> {
         return Ok(());
     };
     if let Some((way, url)) = &arguments.way {
-        return contest::serve(arguments.scenario, way, arguments.rows[0], url);
+        return contest::serve(arguments.scenario, way, arguments.rows[0], arguments.yardstick, url);
     }
     if arguments.durable {
         Server::try_shared_durable()?
@@ -126,7 +130,7 @@ fn arguments() -> Result<Option<Arguments>> {
     let (mut rows, mut latency, mut rounds) = (None, None, None);
     let mut row_by_row_up_to = 100_000;
     let (mut markdown, mut plot) = (None, None);
-    let (mut way, mut url) = (None, None);
+    let (mut way, mut url, mut yardstick) = (None, None, Duration::ZERO);
     let (mut is_concurrent, mut durable, mut concurrent) = (false, false, trial::Rules::default());
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
@@ -153,6 +157,7 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("pool") => concurrent.pool = number(&parser.value()?.string()?)?,
             Long("threads") => concurrent.threads = number(&parser.value()?.string()?)?,
             Long("groups-per-table") => concurrent.groups_per_table = number(&parser.value()?.string()?)?,
+            Long("yardstick-us") => yardstick = Duration::from_micros(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             other => bail!("{}; try --help", other.unexpected()),
         }
@@ -167,7 +172,7 @@ fn arguments() -> Result<Option<Arguments>> {
         row_by_row_up_to,
     };
     let rows = rows.unwrap_or_else(|| vec![scenario.rows]);
-    Ok(Some(Arguments { scenario, rows, rules, concurrent, durable, markdown, plot, way: way.zip(url) }))
+    Ok(Some(Arguments { scenario, rows, rules, concurrent, durable, markdown, plot, way: way.zip(url), yardstick }))
 }
 
 fn named(name: &str) -> Result<Scenario> {

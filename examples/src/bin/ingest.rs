@@ -2,11 +2,11 @@
 //! that every row is there once.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use batch_examples::cli::progress_bar;
+use batch_examples::cli::{limited, progress_bar};
 use batch_examples::genbank;
 use batch_examples::ingestion::{self, features_of_a_copy, items, organisms};
 use batch_support::{Database, Server, peak_memory};
@@ -26,7 +26,7 @@ Postgres is taken from DATABASE_URL, else from Docker, else from the machine's o
 an embedded one; which one it was is printed. The run has a fresh database of its own, dropped at the end.
 ";
 
-/// Of private memory, as the shell's `ulimit -d` takes it.
+/// Of private memory.
 const LIMIT_KIB: usize = 256 << 10;
 
 const DIFFERENT_SQL: &str = "
@@ -174,10 +174,7 @@ fn run(database: &Database, features: usize, bar: &ProgressBar, kill_after: Opti
 }
 
 fn start_limited(database: &Database, features: usize) -> Result<Child> {
-    let program = std::env::current_exe()?;
-    let limited = format!("ulimit -d {LIMIT_KIB} && exec \"$0\" \"$@\"");
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(limited).arg(program);
+    let mut command = limited(&std::env::current_exe()?, LIMIT_KIB);
     command.args(["--features", &features.to_string(), "--url", database.url()]);
     Ok(command.stdout(Stdio::piped()).spawn()?)
 }

@@ -10,6 +10,7 @@ use batch_support::{Database, Proxy, Wire, peak_memory};
 
 use super::scenario::Scenario;
 use super::way::{Job, Kind, WARM_UP, Way};
+use crate::cli::limited;
 use crate::report::difference;
 
 /// How a contest is held.
@@ -76,6 +77,8 @@ pub struct Contest {
     pub rows: usize,
     /// Of a round trip, in addition to loopback's own.
     pub latency: Duration,
+    /// What the scenario's yardstick says, or zero.
+    pub yardstick: Duration,
     /// In the order of the scenario's ways.
     pub entries: Vec<Entry>,
 }
@@ -91,7 +94,7 @@ impl Contest {
     ///
     /// Those of a way, with its name.
     pub fn hold(scenario: Scenario, rows: usize, rules: Rules) -> Result<Self> {
-        let course = Course::new(scenario, rows, rules.latency);
+        let course = Course::new(scenario, rows, rules.latency)?;
         let takes_part = |way: &Way| way.kind != Kind::Plain || rows <= rules.row_by_row_up_to;
         let mut entries: Vec<Entry> =
             scenario.ways.iter().copied().filter(takes_part).map(Entry::without_figures).collect();
@@ -115,7 +118,7 @@ impl Contest {
         if rules.rounds % 2 == 1 {
             entries.reverse();
         }
-        Ok(Self { scenario, rows, latency: rules.latency, entries })
+        Ok(Self { scenario, rows, latency: rules.latency, yardstick: course.yardstick, entries })
     }
 
     /// What the way is compared with: row by row with the same ORM.
@@ -140,16 +143,19 @@ struct Course {
     rows: usize,
     /// What every way has to leave.
     expected: Vec<String>,
+    yardstick: Duration,
     database: Database,
     proxy: Proxy,
 }
 
 impl Course {
-    fn new(scenario: Scenario, rows: usize, latency: Duration) -> Self {
+    fn new(scenario: Scenario, rows: usize, latency: Duration) -> Result<Self> {
         let database = Database::create();
         database.execute(scenario.schema);
         let proxy = Proxy::start(database.url(), latency);
-        Self { scenario, rows, expected: (scenario.expected)(WARM_UP + rows), database, proxy }
+        let url = if latency.is_zero() { database.url() } else { proxy.url() };
+        let yardstick = scenario.yardstick.map_or(Ok(Duration::ZERO), |yardstick| (yardstick.measure)(url))?;
+        Ok(Self { scenario, rows, expected: (scenario.expected)(WARM_UP + rows), yardstick, database, proxy })
     }
 
     /// Runs the entry's way once, over the proxy or straight to the server, and checks what it stored; how long it took.
@@ -158,7 +164,7 @@ impl Course {
         eprintln!("{} {}, {round}: {}", self.rows, self.scenario.counted, way.name);
         self.database.execute(self.scenario.reset);
         self.database.execute("CHECKPOINT");
-        let (time, peak) = in_a_process(self.scenario, way, self.rows, url, || self.proxy.reset())?;
+        let (time, peak) = self.in_a_process(way, url)?;
         if url == self.proxy.url() {
             entry.wire = self.proxy.wire();
         }
@@ -169,45 +175,45 @@ impl Course {
         }
         Ok(time)
     }
-}
 
-/// Runs the way in this program, started anew, which ends up in [`serve`]; the time that it took and its peak memory.
-fn in_a_process(
-    scenario: Scenario,
-    way: Way,
-    rows: usize,
-    url: &str,
-    on_start: impl FnOnce(),
-) -> Result<(Duration, Option<u64>)> {
-    let program = std::env::current_exe()?;
-    let mut child = Command::new(program)
-        .args(["--scenario", scenario.name, "--way", way.name, "--rows", &rows.to_string(), "--url", url])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let talk = |child: &mut Child| -> Result<String> {
-        let mut input = child.stdin.take().context("no pipe to the process")?;
-        let mut output = BufReader::new(child.stdout.take().context("no pipe from the process")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        if line.trim() != "ready" {
-            bail!("the process ended before it was ready");
-        }
-        on_start();
-        writeln!(input, "go")?;
-        line.clear();
-        output.read_line(&mut line)?;
-        Ok(line)
-    };
-    let said = talk(&mut child);
-    let status = child.wait()?;
-    let said = said.with_context(|| way.name.to_owned())?;
-    let mut words = said.split_whitespace();
-    let micros: Option<u64> = words.next().and_then(|word| word.parse().ok());
-    let Some(micros) = micros.filter(|_| status.success()) else {
-        bail!("{}: the process failed ({status}); its error is above", way.name);
-    };
-    Ok((Duration::from_micros(micros), words.next().and_then(|word| word.parse().ok())))
+    /// Runs the way in this program, started anew, which ends up in [`serve`]; the time that it took and its peak memory.
+    fn in_a_process(&self, way: Way, url: &str) -> Result<(Duration, Option<u64>)> {
+        let program = std::env::current_exe()?;
+        let mut command = match self.scenario.memory_limit {
+            Some(kib) => limited(&program, kib),
+            None => Command::new(program),
+        };
+        let [rows, yardstick] = [self.rows as u128, self.yardstick.as_micros()].map(|number| number.to_string());
+        let mut child = command
+            .args(["--scenario", self.scenario.name, "--way", way.name, "--rows", &rows, "--url", url])
+            .args(["--yardstick-us", &yardstick])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let talk = |child: &mut Child| -> Result<String> {
+            let mut input = child.stdin.take().context("no pipe to the process")?;
+            let mut output = BufReader::new(child.stdout.take().context("no pipe from the process")?);
+            let mut line = String::new();
+            output.read_line(&mut line)?;
+            if line.trim() != "ready" {
+                bail!("the process ended before it was ready");
+            }
+            self.proxy.reset();
+            writeln!(input, "go")?;
+            line.clear();
+            output.read_line(&mut line)?;
+            Ok(line)
+        };
+        let said = talk(&mut child);
+        let status = child.wait()?;
+        let said = said.with_context(|| way.name.to_owned())?;
+        let mut words = said.split_whitespace();
+        let micros: Option<u64> = words.next().and_then(|word| word.parse().ok());
+        let Some(micros) = micros.filter(|_| status.success()) else {
+            bail!("{}: the process failed ({status}); its error is above", way.name);
+        };
+        Ok((Duration::from_micros(micros), words.next().and_then(|word| word.parse().ok())))
+    }
 }
 
 /// The other side of [`Contest::hold`]: does one way and prints the microseconds that it took and the peak memory.
@@ -215,7 +221,7 @@ fn in_a_process(
 /// # Errors
 ///
 /// Those of the way, and an unknown name.
-pub fn serve(scenario: Scenario, way: &str, rows: usize, url: &str) -> Result<()> {
+pub fn serve(scenario: Scenario, way: &str, rows: usize, yardstick: Duration, url: &str) -> Result<()> {
     let way = scenario.way(way).with_context(|| format!("there is no way {way:?}"))?;
     let mut ready = || -> Result<()> {
         writeln!(std::io::stdout(), "ready")?;
@@ -224,7 +230,7 @@ pub fn serve(scenario: Scenario, way: &str, rows: usize, url: &str) -> Result<()
         std::io::stdin().read_line(&mut line)?;
         Ok(())
     };
-    let time = way.run(Job { url, rows, ready: &mut ready })?;
+    let time = way.run(Job { url, rows, yardstick, ready: &mut ready })?;
     let peak = peak_memory().map(|kib| kib.to_string()).unwrap_or_default();
     writeln!(std::io::stdout(), "{} {peak}", time.as_micros())?;
     Ok(())

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::scenarios::{annotations, find_or_create, one_table, selects};
+use anyhow::Result;
+
+use super::scenarios::{annotations, find_or_create, ingestion, one_table, selects};
 use super::way::Way;
 
 /// One piece of work, the tables that it is done on, and its ways.
@@ -34,6 +36,19 @@ pub struct Scenario {
     pub stored: &'static str,
     /// What that gives after so many.
     pub expected: fn(usize) -> Vec<String>,
+    /// What the ways need to know of this machine.
+    pub yardstick: Option<Yardstick>,
+    /// How much private memory the process of a way may take, in KiB; the system's limit, if it is not said.
+    pub memory_limit: Option<usize>,
+}
+
+/// Something that is measured once, before the ways run, and told to all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Yardstick {
+    /// What takes that long.
+    pub name: &'static str,
+    /// Does it, on the database of this URL.
+    pub measure: fn(&str) -> Result<Duration>,
 }
 
 /// What a scenario's comparison with row by row is about.
@@ -46,8 +61,8 @@ pub enum Goal {
 }
 
 /// All scenarios; the first is done where nobody says which.
-pub const SCENARIOS: [Scenario; 4] =
-    [one_table::SCENARIO, annotations::SCENARIO, find_or_create::SCENARIO, selects::SCENARIO];
+pub const SCENARIOS: [Scenario; 5] =
+    [one_table::SCENARIO, annotations::SCENARIO, find_or_create::SCENARIO, selects::SCENARIO, ingestion::SCENARIO];
 
 impl Scenario {
     /// The scenario of this name.

@@ -14,7 +14,11 @@ impl fmt::Display for Contest {
         writeln!(f)?;
         let lines: Vec<Vec<String>> =
             std::iter::once(self.heads()).chain(self.entries.iter().map(|entry| self.line(entry))).collect();
-        markdown(f, &lines)
+        markdown(f, &lines)?;
+        if let Some(yardstick) = self.scenario.yardstick {
+            writeln!(f, "\n{}: {:.2} ms", yardstick.name, self.yardstick.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Job<'a> {
     pub url: &'a str,
     /// How much to do in the transaction that is measured: rows, or whatever the scenario counts.
     pub rows: usize,
+    /// What the scenario's yardstick says, or zero.
+    pub yardstick: Duration,
     /// Says that all is ready, and waits until the work may begin.
     pub ready: &'a mut dyn FnMut() -> Result<()>,
 }

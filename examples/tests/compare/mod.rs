@@ -199,6 +199,15 @@ fn compare_lets_clients_insert_at_the_same_time_with_and_without_group_commit() 
 }
 
 #[test]
+fn compare_ingests_through_stages_that_are_overlapped_or_not_by_the_same_statements() {
+    let columns = " | seconds | ± | rows/s | statements | round trips | peak MiB | × plain";
+    for line in compare("ingestion", "500", "0", columns) {
+        assert_eq!(line.statements, 1, "{line:?}");
+        assert!(line.to_plain.ends_with('×'), "{line:?}");
+    }
+}
+
+#[test]
 fn compare_leaves_row_by_row_out_where_it_is_told_to() {
     let run = run(&["--rows", "20,21", "--row-by-row-up-to", "20", "--latency-ms", "0", "--rounds", "1"]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -213,7 +222,7 @@ fn compare_says_what_it_does_not_understand() {
         (["--rows", "many"], "not a number"),
         (["--rows", "0"], "not a number above 0"),
         (["--speed", "1"], "--help"),
-        (["--scenario", "deletes"], "table, annotations, find-or-create, selects, concurrent"),
+        (["--scenario", "deletes"], "table, annotations, find-or-create, selects, ingestion, concurrent"),
         (["--seconds", "0"], "not a number of seconds above 0"),
     ];
     for (arguments, said) in wrong {

@@ -56,6 +56,8 @@ pub(in crate::compare) const SCENARIO: Scenario = Scenario {
         let annotations = |row| (0..EACH).map(move |at| format!("{} {} {}", name(row), start(at), note(row, at)));
         (0..rows).flat_map(annotations).collect()
     },
+    yardstick: None,
+    memory_limit: None,
 };
 
 /// The name of a sequence.

@@ -56,9 +56,11 @@ pub(in crate::compare) const SCENARIO: Scenario = Scenario {
     ],
     stored: "SELECT name || ' aged ' || age FROM users ORDER BY id",
     expected: |rows| (0..rows).map(|row| format!("{} aged {row}", name(row))).collect(),
+    yardstick: None,
+    memory_limit: None,
 };
 
 /// The name of a row.
-fn name(row: usize) -> String {
+pub(super) fn name(row: usize) -> String {
     format!("user {row}")
 }
