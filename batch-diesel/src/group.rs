@@ -1,5 +1,6 @@
 //! Group commit: Diesel's connection as a caller that joins a group, and as one that leads it.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -106,8 +107,10 @@ pub(crate) fn lost(error: &batch_core::Error) -> Error {
     Error::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new(error.to_string()))
 }
 
-/// How long a thread sleeps at most before it looks at the time.
-const TICK: Duration = Duration::from_millis(5);
+thread_local! {
+    /// When the future that this thread runs has to be looked at, if nobody wakes it before.
+    static ALARM: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Runs a future on this thread, which sleeps while it waits.
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -123,20 +126,28 @@ fn block_on<F: Future>(future: F) -> F::Output {
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park_timeout(TICK),
+        ALARM.set(None);
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        match ALARM.get() {
+            Some(alarm) => thread::park_timeout(alarm.saturating_duration_since(Instant::now())),
+            None => thread::park(),
         }
     }
 }
 
-/// A point in time, for [`block_on`], which looks at it by itself.
+/// A point in time, for [`block_on`], which sleeps no longer than until then.
 struct Until(Instant);
 
 impl Future for Until {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.0 { Poll::Ready(()) } else { Poll::Pending }
+        if Instant::now() >= self.0 {
+            return Poll::Ready(());
+        }
+        ALARM.set(Some(ALARM.get().map_or(self.0, |alarm| alarm.min(self.0))));
+        Poll::Pending
     }
 }

@@ -251,7 +251,14 @@ impl<R, E> Groups<R, E> {
     pub(crate) fn abandon(&self, entry: &Arc<Entry<R, E>>) {
         let place = &entry.request.place;
         let mut state = lock(&self.state);
-        lock(&entry.cell).is_gone = true;
+        {
+            let mut cell = lock(&entry.cell);
+            cell.is_gone = true;
+            // It waits for nothing that others would have to do now.
+            if cell.is_settled {
+                return;
+            }
+        }
         let Some(queue) = state.queues.get_mut(place) else { return };
         let before = queue.waiting.len();
         queue.waiting.retain(|waiting| !Arc::ptr_eq(waiting, entry));
