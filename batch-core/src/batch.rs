@@ -127,6 +127,9 @@ struct Session {
     prepared_reader: bool,
     /// A script changed the schema and may have left a transaction open that is not followed.
     script_changed_schema: bool,
+    /// A transaction may be open that is not followed, on this connection or one of the pool: others' rows must not get into
+    /// it.
+    is_tangled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -321,6 +324,7 @@ impl Batch {
     pub fn absorb(&mut self, ended: &Self) {
         self.stats += &ended.stats;
         self.session.stays_unsettled |= ended.session.stays_unsettled;
+        self.session.is_tangled |= ended.session.is_tangled;
         self.session.prepared_reader |= ended.session.prepared_reader;
         self.used_reserved_ids |= ended.used_reserved_ids;
         self.lost_last_value |= ended.lost_last_value;
@@ -335,6 +339,10 @@ impl Batch {
             Kind::UnfitInsert { table, .. } => Some(table.as_ref()),
             // One connection or another may have a transaction that a script began.
             Kind::Other(_) | Kind::Commit | Kind::Rollback => None,
+            Kind::Begin { .. } => {
+                self.session.is_tangled = true;
+                return;
+            }
             _ => return,
         };
         if let Some(pass) = pass {
@@ -1152,6 +1160,7 @@ impl Batch {
         self.transaction.snapshot_taken |= effects.takes_snapshot && open;
         self.session.prepared_reader |= effects.prepares_reader;
         if effects.tangles_transaction {
+            self.session.is_tangled = true;
             self.session.script_changed_schema |= effects.schema;
             self.end_transaction();
         }

@@ -94,7 +94,8 @@ pub enum Reason {
     NoKey,
     /// With group commit: rows of one statement could refer to each other, as the table refers to itself.
     SelfReference,
-    /// With group commit: the session's settings may be others than those of the sessions beside it.
+    /// With group commit: the session's settings may be others than those of the sessions beside it, or it may have a
+    /// transaction open that a script began.
     Settings,
 }
 
@@ -157,7 +158,7 @@ impl fmt::Display for Reason {
             Self::GroupFailed => "its group failed",
             Self::NoKey => "RETURNING asks for no key that tells the rows of a group apart",
             Self::SelfReference => "the table refers to itself, and the key is not the engine's",
-            Self::Settings => "the session's settings may be its own",
+            Self::Settings => "the session may have settings or a transaction of its own",
         })
     }
 }

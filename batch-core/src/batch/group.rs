@@ -54,7 +54,7 @@ impl Batch {
         if !self.groups_commits() {
             return send(Reason::NotInTransaction);
         }
-        if self.session.stays_unsettled {
+        if self.session.stays_unsettled || self.session.is_tangled {
             return send(Reason::Settings);
         }
         if self.is_unreadable() {

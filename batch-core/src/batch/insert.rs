@@ -199,7 +199,7 @@ impl Batch {
         if !self.may_join() {
             return Decision::Send(Reason::NotInTransaction);
         }
-        if self.session.was_unsettled {
+        if self.session.was_unsettled || self.session.is_tangled {
             return Decision::Send(Reason::Settings);
         }
         if self.is_unreadable() {

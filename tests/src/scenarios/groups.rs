@@ -399,7 +399,7 @@ pub fn other_inserts_outside_of_transactions_are_sent_as_they_are<A: Adapter>() 
     let statements = [
         (r#"INSERT INTO "plain" ("name") VALUES ($1) RETURNING "name""#, name(), Reason::NoKey),
         (r#"INSERT INTO "plain" ("name") VALUES ($1), ($1)"#, name(), Reason::NotInTransaction),
-        (r#"INSERT INTO "plain" ("name") VALUES ($1) ON CONFLICT DO NOTHING"#, name(), Reason::NotInTransaction),
+        (r#"INSERT INTO "plain" ("name") VALUES ($1) ON CONFLICT DO NOTHING"#, name(), Reason::OnConflict),
         (r#"INSERT INTO "watched" ("name") VALUES ($1)"#, name(), Reason::Trigger),
         (r#"INSERT INTO "tree" ("id", "name") VALUES ($1, $2)"#, tree, Reason::SelfReference),
         (r#"INSERT INTO "secrets" ("name") VALUES ($1)"#, name(), Reason::VolatileDefault),
@@ -419,6 +419,35 @@ pub fn a_session_with_settings_of_its_own_joins_no_group<A: Adapter>() {
     crowd.callers[0].script("SET synchronous_commit = off").unwrap();
     crowd.callers[0].rows(ADD_NOTE, &[Value::text("a")]).unwrap();
     assert_eq!(crowd.stats().inserts, 0);
+}
+
+/// Nobody's row may get into a transaction that a script has left open.
+pub fn a_connection_on_which_a_script_began_a_transaction_leads_no_group<A: Adapter>() {
+    let mut crowd = Crowd::<A>::new(NOTES, 3, patient());
+    crowd.callers[1].script("SELECT 1; BEGIN").unwrap();
+    let Crowd { database, callers, .. } = &mut crowd;
+    let locker = &mut A::Plain::connect(database.url()).unwrap();
+    locker.begin().unwrap();
+    locker.script(HOLD_TABLE).unwrap();
+    let database = &*database;
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (caller, text) in callers.iter_mut().zip(["a", "b", "c"]) {
+            threads.push(scope.spawn(move || caller.rows(ADD_NOTE, &[Value::text(text)])));
+            thread::sleep(Duration::from_millis(20));
+        }
+        locker.rollback().unwrap();
+        for thread in threads {
+            thread.join().unwrap().unwrap();
+        }
+    });
+    if A::POOLED {
+        // Nobody knows which connection that is, and who runs on it.
+        assert_eq!(crowd.stats().rows, 0);
+    } else {
+        let texts = database.query("SELECT text FROM notes ORDER BY 1").concat();
+        assert_eq!(texts, ["a", "c"].map(|text| Some(text.to_owned())));
+    }
 }
 
 /// §2.4: whoever waits for one id after the other gets them in that order, whatever the inserts go by.

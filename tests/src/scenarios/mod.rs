@@ -84,6 +84,7 @@ macro_rules! for_each_scenario {
             groups::inserts_that_ask_for_nothing_join_a_group,
             groups::other_inserts_outside_of_transactions_are_sent_as_they_are,
             groups::a_session_with_settings_of_its_own_joins_no_group,
+            groups::a_connection_on_which_a_script_began_a_transaction_leads_no_group,
             groups::ids_of_one_caller_increase_in_and_out_of_groups,
             groups::currval_after_a_group_is_refused,
             groups::a_group_whose_answer_is_lost_is_in_once,
