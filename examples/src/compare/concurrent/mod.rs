@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`client`] | whoever inserts one row after the other, and what it had to wait |
+//! | `client` | whoever inserts one row after the other, and what it had to wait |
 //! | [`way`] | how clients insert with one of the ORMs: `diesel`, `diesel_async`, `seaorm` |
 //! | [`trial`] | runs plain and group commit in turn, checks what they stored, and takes medians |
 //! | `table` | the figures as Markdown |
