@@ -112,8 +112,8 @@ impl<A: Adapter> Bench<A> {
         if group_commit {
             options = options.group_commit(GroupCommit::new().always());
         }
-        // A program may leave doubts about its session's settings.
-        if self.programs.is_multiple_of(PROGRAMS_A_CONNECTION) {
+        // A program may leave doubts about its session's settings, with which no insert joins a group.
+        if group_commit || self.programs.is_multiple_of(PROGRAMS_A_CONNECTION) {
             self.batched = A::Batched::connect(self.databases[2].url()).map_err(|error| error.to_string())?;
         }
         self.programs += 1;
