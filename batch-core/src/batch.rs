@@ -95,6 +95,8 @@ pub struct Batch {
     flight: Option<Flight>,
     /// An INSERT that is sent alone is on its way, and others may wait for it.
     pass: Option<Pass>,
+    /// Times that [`Batch::is_time_to_yield`] was asked since a query was launched.
+    asked_to_yield: u32,
     stats: Stats,
 }
 
@@ -104,8 +106,6 @@ struct Flight {
     /// Ends with it.
     _span: Option<tracing::Span>,
     landed: bool,
-    /// Times that [`Batch::is_time_to_yield`] was asked.
-    asked: u32,
 }
 
 #[derive(Debug, Default)]
@@ -411,6 +411,7 @@ impl Batch {
             flush_span: None,
             flight: None,
             pass: None,
+            asked_to_yield: 0,
             stats: Stats::default(),
         }
     }
@@ -492,7 +493,8 @@ impl Batch {
     pub fn launched(&mut self) -> Step {
         self.running = None;
         self.stats.flushes_overlapped += 1;
-        self.flight = Some(Flight { _span: self.flush_span.take(), landed: false, asked: 0 });
+        self.flight = Some(Flight { _span: self.flush_span.take(), landed: false });
+        self.asked_to_yield = 0;
         self.advance()
     }
 
@@ -509,13 +511,17 @@ impl Batch {
         }
     }
 
-    /// Asked after each answer: whether the program should let other tasks run for a moment. A runtime with one thread gets on
-    /// with a query that was launched only then.
+    /// Asked before each statement: whether the program should let other tasks run for a moment. Without batching each insert
+    /// would, while rows that wait are not waited for; and a runtime with one thread gets on with a query that was launched only
+    /// then.
     pub fn is_time_to_yield(&mut self) -> bool {
         const EVERY: u32 = 64;
-        let Some(flight) = self.flight.as_mut().filter(|flight| !flight.landed) else { return false };
-        flight.asked = flight.asked.wrapping_add(1);
-        flight.asked % EVERY == 1
+        if !self.has_pending() {
+            return false;
+        }
+        self.asked_to_yield = self.asked_to_yield.wrapping_add(1);
+        // What was launched is sent with the first of them.
+        self.asked_to_yield % EVERY == u32::from(self.is_flying())
     }
 
     /// The adapter rolls the transaction back by itself, as nobody is there to do it step by step.

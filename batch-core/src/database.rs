@@ -130,8 +130,8 @@ impl Database {
     }
 
     pub(crate) fn catalog_for_login(&self, login: &str) -> Option<Arc<Catalog>> {
-        let identity = lock(&self.logins).get(login).cloned()?;
-        self.catalog(&identity)
+        let logins = lock(&self.logins);
+        self.catalog(logins.get(login)?)
     }
 
     pub(crate) fn catalog(&self, identity: &str) -> Option<Arc<Catalog>> {

@@ -25,7 +25,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use self::plan::{Key, Plan, Row, push_key};
+use self::plan::{Key, Plan, Row, push_key, take_key};
 use self::queue::{Again, Entry, Release, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
@@ -41,10 +41,16 @@ use crate::stats::{Fallback, GroupStats};
 /// An INSERT that may join a group.
 #[derive(Debug)]
 pub struct Request {
+    pub(crate) row: Row,
+    pub(crate) terms: Terms,
+}
+
+/// What an INSERT asks of a group, beside that it takes its row.
+#[derive(Debug)]
+pub(crate) struct Terms {
     pub(crate) database: Arc<Database>,
     pub(crate) place: Place,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) row: Row,
     /// Where its connection stands in the sequence of its ids.
     pub(crate) position: Position,
     pub(crate) all_options: Arc<BatchOptions>,
@@ -168,6 +174,12 @@ pub trait Leader: Send {
     /// Whether it can go on after its connection was lost, on another: a pool.
     const RECONNECTS: bool;
 
+    /// Whether it may send another group, for others, when one is done: only where it runs without anybody who waits for it,
+    /// and where nobody waits for the connection.
+    fn goes_on(&self) -> bool {
+        false
+    }
+
     /// Runs a question of the engine.
     fn ask(&mut self, query: &Query) -> impl Future<Output = Result<Vec<TextRow>, Self::Error>> + Send;
 
@@ -195,7 +207,7 @@ pub trait Leader: Send {
 ///
 /// If the future is dropped while the INSERT waits, it is not sent; if it is on its way by then, it may be in.
 pub async fn join<M: Member>(member: &mut M, request: Request) -> Joined<M::Row, M::Error> {
-    let groups = request.database.groups::<M::Row, M::Error>();
+    let groups = request.terms.database.groups::<M::Row, M::Error>();
     groups.counters.note(|stats| stats.inserts += 1);
     let pause = {
         let mut line = Line { groups: &groups, ticket: None };
@@ -204,7 +216,7 @@ pub async fn join<M: Member>(member: &mut M, request: Request) -> Joined<M::Row,
             Err(error) => return Joined::Refused(error),
         }
     };
-    let patience = request.options.lock_timeout;
+    let patience = request.terms.options.lock_timeout;
     let waiting = Waiting { entry: groups.enter(request), groups: &groups };
     if !pause.is_zero() {
         groups.counters.note(|stats| stats.slowed += 1);
@@ -254,7 +266,7 @@ impl<R, E> Drop for Waiting<'_, R, E> {
     }
 }
 
-impl Request {
+impl Terms {
     /// Whether an id is in stock that may come next: then it has to be used, as what Postgres assigns would be higher.
     fn has_id_at_hand(&self) -> bool {
         let Some(Key::Id { sequence, descending, .. }) = &self.plan.key else { return false };
@@ -290,7 +302,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     fn new(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, entries: Vec<Arc<Entry<R, E>>>) -> Self {
-        let member = |entry: Arc<Entry<R, E>>| queue::Member { row: entry.request.row.clone(), entry, id: None };
         let members = entries.into_iter().map(member).collect();
         Self::again(groups, leader, flight, Again { members, tries: 0, is_uncertain: false })
     }
@@ -307,15 +318,36 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
 
     fn plan(&self) -> &Arc<Plan> {
         // All members have the same one; a group that has none is done.
-        self.members.first().map_or(&self.leader.request.plan, |member| &member.entry.request.plan)
+        self.members.first().map_or(&self.leader.terms.plan, |member| &member.entry.terms.plan)
     }
 
     fn options(&self) -> &GroupCommit {
-        &self.leader.request.options
+        &self.leader.terms.options
     }
 
-    /// Sends the group and gives every member its result.
+    /// Sends the group and gives every member its result; then what waits by then, if the leader goes on.
     pub async fn send<L: Leader<Row = R, Error = E>>(mut self, leader: &mut L) {
+        loop {
+            self.send_once(leader).await;
+            if !leader.goes_on() || !self.follow() {
+                return;
+            }
+        }
+    }
+
+    /// Takes those that wait into another group, in the place of this one, which is done.
+    fn follow(&mut self) -> bool {
+        let place = &self.leader.terms.place;
+        let Some(entries) = self.groups.take_next(place, self.flight, self.since.elapsed()) else { return false };
+        self.since = Instant::now();
+        self.leader = Arc::clone(&entries[0]);
+        self.members = entries.into_iter().map(member).collect();
+        self.tries = 0;
+        self.is_uncertain = false;
+        true
+    }
+
+    async fn send_once<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) {
         let plan = Arc::clone(self.plan());
         let span = tracing::debug_span!("group", table = %plan.table.full_name(), rows = self.len());
         loop {
@@ -370,10 +402,10 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         if count == 0 {
             return Ok(());
         }
-        let database = Arc::clone(&self.leader.request.database);
-        let max = self.leader.request.all_options.max_id_block;
+        let database = Arc::clone(&self.leader.terms.database);
+        let max = self.leader.terms.all_options.max_id_block;
         let need = need(*sequence, *descending, count);
-        let position = Position::behind(self.members.iter().map(|m| m.entry.request.position), *descending);
+        let position = Position::behind(self.members.iter().map(|m| m.entry.terms.position), *descending);
         let mut positions = Positions::at(*sequence, position);
         let mut ids = Vec::with_capacity(count);
         let mut asked = false;
@@ -424,23 +456,20 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             stats.rows += count;
             stats.largest_group = stats.largest_group.max(count);
         });
-        let mut by_key: Vec<(Vec<u8>, R)> = rows.into_iter().map(|row| (row_key::<L>(plan, &row), row)).collect();
-        by_key.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut by_key: Vec<(Vec<u8>, Option<R>)> = by_key.into_iter().map(|(key, row)| (key, Some(row))).collect();
-        for member in self.members.drain(..) {
-            let id = given(plan, &member);
-            let joined = if plan.fields.is_empty() {
-                Joined::Row { row: None, id }
-            } else {
-                let key = member.row.key.as_deref().unwrap_or_default();
-                let found = by_key.binary_search_by(|(other, _)| other.as_slice().cmp(key)).ok();
-                match found.and_then(|at| by_key[at].1.take()) {
+        let mut answer = Answered::<L>::new(plan, rows);
+        let members = std::mem::take(&mut self.members);
+        let told = members.iter().enumerate().map(|(at, member)| {
+            let id = given(plan, member);
+            let joined = match plan.fields.is_empty() {
+                true => Joined::Row { row: None, id },
+                false => match answer.take(at, member.row.key.as_deref().unwrap_or_default()) {
                     Some(row) => Joined::Row { row: Some(row), id },
                     None => Joined::Refused(Error::lost()),
-                }
+                },
             };
-            self.groups.settle(&member.entry, joined);
-        }
+            (&*member.entry, joined)
+        });
+        self.groups.settle_all(told);
     }
 
     /// The group is undone: each of its inserts is sent on its own.
@@ -454,9 +483,9 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             stats.rows_fallen_back += rows;
         });
         tracing::debug!(rows, %cause, "a group failed; its inserts are sent one by one");
-        for member in self.members.drain(..) {
-            self.groups.settle(&member.entry, Joined::Alone(Pass::because(Reason::GroupFailed)));
-        }
+        let members = std::mem::take(&mut self.members);
+        let alone = || Joined::Alone(Pass::because(Reason::GroupFailed));
+        self.groups.settle_all(members.iter().map(|member| (&*member.entry, alone())));
     }
 
     /// The connection was lost. Whether the group is to be sent again here; if not, others do it, or all have an error.
@@ -471,7 +500,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             }
             let members = std::mem::take(&mut self.members);
             let again = Again { members, tries: self.tries, is_uncertain: self.is_uncertain };
-            let place = self.leader.request.place.clone();
+            let place = self.leader.terms.place.clone();
             match self.groups.hand_over(&place, &self.leader, again) {
                 Ok(()) => return false,
                 Err(again) => self.members = again.members,
@@ -492,7 +521,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         let members = self.members.drain(..).enumerate();
         for (at, member) in members {
             let own = if leader.unwrap_or(0) == at { error.take() } else { None };
-            let table = member.entry.request.plan.table.full_name();
+            let table = member.entry.terms.plan.table.full_name();
             let error = own.unwrap_or_else(|| L::lost(Error::outcome_unknown(&table)));
             self.groups.settle(&member.entry, Joined::Failed(error));
         }
@@ -546,9 +575,46 @@ async fn find<L: Leader>(leader: &mut L, plan: &Plan, row: &Row) -> Result<Optio
     Ok(rows.into_iter().next().map(Some))
 }
 
+fn member<R, E>(entry: Arc<Entry<R, E>>) -> queue::Member<R, E> {
+    queue::Member { row: entry.take_row(), entry, id: None }
+}
+
 fn given<R, E>(plan: &Plan, member: &queue::Member<R, E>) -> Option<GivenId> {
     let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return None };
     Some(GivenId { sequence: *sequence, id: member.id?, descending: *descending })
+}
+
+/// The rows of an answer, which are found by their keys.
+struct Answered<'a, L: Leader> {
+    plan: &'a Plan,
+    rows: Vec<Option<L::Row>>,
+    /// Where the row of a key is, in the order of the keys; made if one of them is not where it was likely to be.
+    by_key: Option<Vec<(Vec<u8>, usize)>>,
+}
+
+impl<'a, L: Leader> Answered<'a, L> {
+    fn new(plan: &'a Plan, rows: Vec<L::Row>) -> Self {
+        Self { plan, rows: rows.into_iter().map(Some).collect(), by_key: None }
+    }
+
+    /// The row that has this key. `likely` is where it is if the rows came in the order in which they were sent, which
+    /// nobody promises.
+    fn take(&mut self, likely: usize, key: &[u8]) -> Option<L::Row> {
+        let plan = self.plan;
+        let likely = self.rows.get_mut(likely);
+        if let Some(row) = likely.and_then(|row| row.take_if(|row| has_key::<L>(plan, row, key))) {
+            return Some(row);
+        }
+        let by_key = self.by_key.get_or_insert_with(|| {
+            let rows = self.rows.iter().enumerate();
+            let mut by_key: Vec<_> =
+                rows.filter_map(|(at, row)| Some((row_key::<L>(plan, row.as_ref()?), at))).collect();
+            by_key.sort();
+            by_key
+        });
+        let found = by_key.binary_search_by(|(other, _)| other.as_slice().cmp(key)).ok()?;
+        self.rows[by_key[found].1].take()
+    }
 }
 
 fn row_key<L: Leader>(plan: &Plan, row: &L::Row) -> Vec<u8> {
@@ -559,18 +625,23 @@ fn row_key<L: Leader>(plan: &Plan, row: &L::Row) -> Vec<u8> {
     key
 }
 
+fn has_key<L: Leader>(plan: &Plan, row: &L::Row, key: &[u8]) -> bool {
+    let rest = plan.key_output.iter().try_fold(key, |key, &at| take_key(key, L::value(row, at).unwrap_or_default()));
+    rest.is_some_and(<[u8]>::is_empty)
+}
+
 impl<R: Send + 'static, E: Send + 'static> Drop for Group<R, E> {
     fn drop(&mut self) {
         // The task that sent it was stopped, or has panicked.
         if self.is_uncertain {
             for member in self.members.drain(..) {
-                let table = member.entry.request.plan.table.full_name();
+                let table = member.entry.terms.plan.table.full_name();
                 self.groups.settle(&member.entry, Joined::Refused(Error::outcome_unknown(&table)));
             }
         } else {
             self.fall_back(Fallback::Cancelled);
         }
-        Release::release(&*self.groups, &self.leader.request.place, self.flight, self.since.elapsed());
+        Release::release(&*self.groups, &self.leader.terms.place, self.flight, self.since.elapsed());
     }
 }
 
@@ -604,6 +675,15 @@ impl Counters {
         change(&mut stats);
         #[cfg(feature = "metrics")]
         crate::stats::emit(&before, &stats);
+    }
+
+    fn note_held(&self, depth: u64, times: &[Duration]) {
+        self.note(|stats| {
+            stats.depth = depth;
+            stats.time_queued += times.iter().sum::<Duration>();
+        });
+        #[cfg(feature = "metrics")]
+        times.iter().copied().for_each(crate::stats::emit_held);
     }
 
     fn is_closed(&self) -> bool {

@@ -486,8 +486,8 @@ impl<'a, T, C> Ingest<'a, T, C> {
 
     /// Takes every item of the source through the stage and commits what it makes, in the order of the source.
     ///
-    /// Stage and commit are futures of one task. A commit that does not wait holds the stage up, such as a loop over inserts that
-    /// batching keeps in memory: let it give way now and then (`tokio::task::yield_now`, every 64 rows say).
+    /// Stage and commit are futures of one task: a commit that computes without waiting holds the stage up. Inserts that batching
+    /// keeps in memory on the async adapters give way by themselves, every 64 rows.
     ///
     /// Where this future is dropped, so is what is in flight: the commit as well, whose transaction then rolls back.
     ///

@@ -154,12 +154,15 @@ pub(crate) fn emit(before: &GroupStats, after: &GroupStats) {
             metrics::counter!("batch_group_fallbacks_total", "cause" => cause.to_string()).increment(more);
         }
     }
-    if after.time_queued > before.time_queued {
-        metrics::histogram!("batch_group_held_seconds").record(after.time_queued - before.time_queued);
-    }
     if after.depth != before.depth {
         metrics::gauge!("batch_group_depth").set(after.depth as f64);
     }
+}
+
+/// Tells the [`metrics`] facade how long an INSERT was held.
+#[cfg(feature = "metrics")]
+pub(crate) fn emit_held(time: std::time::Duration) {
+    metrics::histogram!("batch_group_held_seconds").record(time);
 }
 
 impl std::ops::AddAssign<&Self> for Stats {

@@ -79,10 +79,11 @@ impl Leader for Caller<'_> {
 
 /// A row as the engine keeps it: it may be another thread's, and Diesel's own rows stay on theirs.
 pub(crate) fn one<'a>(row: &impl Row<'a, diesel::pg::Pg>, fields: &Arc<[Field]>) -> Rows {
-    let values: Vec<Option<Vec<u8>>> = (0..fields.len())
-        .map(|at| row.get(at).as_ref().and_then(|field| field.value().map(|value| value.as_bytes().to_vec())))
-        .collect();
-    Rows::one(fields, values.iter().map(Option::as_deref))
+    let cells: Vec<_> = (0..fields.len()).map(|at| row.get(at)).collect();
+    Rows::one(
+        fields,
+        cells.iter().map(|cell| cell.as_ref().and_then(|field| field.value()).map(|value| value.as_bytes())),
+    )
 }
 
 /// Diesel tells some of Postgres' codes by its kinds. The others it keeps for itself; their messages, where they are in

@@ -9,7 +9,7 @@ use batch_core::{Field, Query, TextRow};
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::postgres::{PgPool, PgRow};
 use sea_orm::sqlx::{self, Postgres, Row};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time;
 
 use crate::error::Failure;
@@ -27,14 +27,16 @@ impl Member for Caller<'_> {
     }
 
     async fn lead(&mut self, group: Group<PgRow, Failure>) {
-        let mut connection = Connection { pool: self.0.clone(), conn: None };
+        let mut connection = Connection { pool: self.0.clone(), conn: None, goes_on: false };
+        let Ok(runtime) = Handle::try_current() else { return group.send(&mut connection).await };
+        // A runtime of one thread runs tasks only while somebody waits for it.
+        connection.goes_on = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+        let has_threads = connection.goes_on;
         // By a task, so that it goes on if this caller is dropped.
-        match Handle::try_current() {
-            Ok(runtime) => {
-                // One that was stopped has told its members.
-                let _ = runtime.spawn(async move { group.send(&mut connection).await }).await;
-            }
-            Err(_) => group.send(&mut connection).await,
+        let task = runtime.spawn(async move { group.send(&mut connection).await });
+        if !has_threads {
+            // One that was stopped has told its members.
+            let _ = task.await;
         }
     }
 }
@@ -43,6 +45,8 @@ impl Member for Caller<'_> {
 struct Connection {
     pool: PgPool,
     conn: Option<PoolConnection<Postgres>>,
+    /// From one group to the next: that saves the pool's check of a connection, which is a round trip.
+    goes_on: bool,
 }
 
 impl Connection {
@@ -69,6 +73,11 @@ impl Leader for Connection {
     type Error = Failure;
 
     const RECONNECTS: bool = true;
+
+    fn goes_on(&self) -> bool {
+        let is_wanted = self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections();
+        self.goes_on && self.conn.is_some() && !is_wanted && !self.pool.is_closed()
+    }
 
     async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
         self.with(async |conn| run::run(conn, query).await).await

@@ -15,7 +15,7 @@ use diesel::upsert::excluded;
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::stream;
 use tokio::sync::Semaphore;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::spawn_blocking;
 
 use crate::genbank::{self, FILES, Record};
 
@@ -215,8 +215,6 @@ async fn commit(conn: &mut AsyncPgConnection, batch: &Batch<Vec<Record>>) -> Res
                 .await?;
         }
         for record in records() {
-            // What waits in memory is not waited for, and the stage would stand still meanwhile.
-            yield_now().await;
             let sequence: i32 = diesel::insert_into(sequences::table)
                 .values((
                     sequences::accession.eq(&record.accession),

@@ -8,7 +8,7 @@ use crate::answer::{Answer, Rows};
 use crate::drive::Cause;
 use crate::eligible::Reason;
 use crate::group::plan::{Key, Plan};
-use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown};
+use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown, Terms};
 use crate::ids::Position;
 use crate::recognise::{Insert, Kind, Recognised};
 use crate::statement::{Binds, Purpose};
@@ -111,7 +111,8 @@ impl Batch {
         };
         let place =
             Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
-        Ok(Request { database: Arc::clone(&self.database), place, plan, row, position, all_options, options })
+        let database = Arc::clone(&self.database);
+        Ok(Request { row, terms: Terms { database, place, plan, position, all_options, options } })
     }
 
     /// What became of the INSERT of the last [`Step::Join`].

@@ -1032,6 +1032,24 @@ mod overlap {
         program
     }
 
+    fn yields(program: &mut Program, times: usize) -> usize {
+        (0..times).filter(|_| program.batch.is_time_to_yield()).count()
+    }
+
+    #[test]
+    fn other_tasks_run_now_and_then_while_rows_only_wait() {
+        let mut program = overlapping(BatchOptions::new());
+        assert_eq!(yields(&mut program, 200), 0, "nothing waits");
+        note(&mut program);
+        assert_eq!([63, 1, 63, 1].map(|times| yields(&mut program, times)), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn other_tasks_run_as_soon_as_a_flush_is_under_way() {
+        let mut program = flying();
+        assert_eq!([1, 63, 1].map(|times| yields(&mut program, times)), [1, 0, 1]);
+    }
+
     #[test]
     fn rows_wait_on_while_a_flush_by_the_budget_is_under_way() {
         let mut program = flying();

@@ -64,7 +64,7 @@ pub(crate) enum Key {
 }
 
 /// What the values of one execution are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
     pub values: Vec<Option<Vec<u8>>>,
     /// The key's bytes, each value behind its length; none where it is an id that is still to be reserved.
@@ -313,6 +313,12 @@ const UUID: BindType = BindType { oid: oid::UUID, array_oid: oid::UUID_ARRAY };
 pub(crate) fn push_key(key: &mut Vec<u8>, value: &[u8]) {
     key.extend_from_slice(&(value.len() as u64).to_be_bytes());
     key.extend_from_slice(value);
+}
+
+/// What is left of the bytes of a key behind this value; `None` if another value is there.
+pub(crate) fn take_key<'a>(key: &'a [u8], value: &[u8]) -> Option<&'a [u8]> {
+    let (len, rest) = key.split_first_chunk::<8>()?;
+    if u64::from_be_bytes(*len) == value.len() as u64 { rest.strip_prefix(value) } else { None }
 }
 
 /// How a value travels; `None` where it is left to its default.

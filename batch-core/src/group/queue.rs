@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::plan::Row;
-use super::{Counters, Group, Joined, Pass, Request, Shutdown};
+use super::{Counters, Group, Joined, Pass, Request, Shutdown, Terms};
 use crate::database::lock;
 use crate::error::Error;
 use crate::options::{GroupCommit, WhenFull};
@@ -80,13 +80,16 @@ impl Flight {
 /// An INSERT, and whoever waits for it.
 #[derive(Debug)]
 pub(crate) struct Entry<R, E> {
-    pub request: Request,
+    pub terms: Terms,
+    bytes: usize,
     since: Instant,
     cell: Mutex<Cell<R, E>>,
 }
 
 #[derive(Debug)]
 struct Cell<R, E> {
+    /// Until a group takes it.
+    row: Option<Row>,
     joined: Option<Joined<R, E>>,
     waker: Option<Waker>,
     /// Nobody waits any more.
@@ -137,8 +140,8 @@ impl<R, E> Groups<R, E> {
         ticket: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Duration, Error>> {
-        let options = &request.options;
-        let table = || request.plan.table.full_name();
+        let options = &request.terms.options;
+        let table = || request.terms.plan.table.full_name();
         let mut state = lock(&self.state);
         if self.counters.is_closed() {
             state.leave_line(ticket);
@@ -184,10 +187,13 @@ impl<R, E> Groups<R, E> {
 
     /// Puts an INSERT into the queue of its table.
     pub(crate) fn enter(&self, request: Request) -> Arc<Entry<R, E>> {
-        let cell = Cell { joined: None, waker: None, is_gone: false, is_lost: false, is_settled: false };
-        let entry = Arc::new(Entry { request, since: Instant::now(), cell: Mutex::new(cell) });
+        let Request { row, terms } = request;
+        let bytes = row.bytes;
+        let cell =
+            Cell { row: Some(row), joined: None, waker: None, is_gone: false, is_lost: false, is_settled: false };
+        let entry = Arc::new(Entry { terms, bytes, since: Instant::now(), cell: Mutex::new(cell) });
         let mut state = lock(&self.state);
-        state.queue(&entry.request).waiting.push_back(Arc::clone(&entry));
+        state.queue(&entry.terms).waiting.push_back(Arc::clone(&entry));
         entry
     }
 
@@ -198,19 +204,19 @@ impl<R, E> Groups<R, E> {
         E: Send + 'static,
     {
         let mut state = lock(&self.state);
-        let mut cell = lock(&entry.cell);
-        if let Some(joined) = cell.joined.take() {
-            return Poll::Ready(Turn::Done(joined));
-        }
-        if !cell.is_lost
-            && let Some(turn) = state.turn(self, entry)
-        {
+        let is_lost = {
+            let mut cell = lock(&entry.cell);
+            if let Some(joined) = cell.joined.take() {
+                return Poll::Ready(Turn::Done(joined));
+            }
+            cell.is_lost
+        };
+        if !is_lost && let Some(turn) = state.turn(self, entry) {
             if matches!(turn, Turn::Done(_)) {
                 // It is sent alone, and is no longer held here.
-                cell.is_settled = true;
-                state.give_room(&entry.request);
+                lock(&entry.cell).is_settled = true;
+                state.give_room(1, entry.bytes);
                 let depth = state.rows as u64;
-                drop(cell);
                 drop(state);
                 self.counters.note(|stats| {
                     stats.depth = depth;
@@ -219,37 +225,44 @@ impl<R, E> Groups<R, E> {
             }
             return Poll::Ready(turn);
         }
-        cell.waker = Some(cx.waker().clone());
+        lock(&entry.cell).waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
     /// Tells an INSERT how it went.
     pub(crate) fn settle(&self, entry: &Entry<R, E>, joined: Joined<R, E>) {
+        self.settle_all([(entry, joined)]);
+    }
+
+    /// Tells INSERTs how they went. All at once, as those who are told come back and want the same lock.
+    pub(crate) fn settle_all<'a>(&self, all: impl IntoIterator<Item = (&'a Entry<R, E>, Joined<R, E>)>)
+    where
+        R: 'a,
+        E: 'a,
+    {
+        let (mut wakers, mut held, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let now = Instant::now();
         let mut state = lock(&self.state);
-        let waker = {
+        for (entry, joined) in all {
             let mut cell = lock(&entry.cell);
             if std::mem::replace(&mut cell.is_settled, true) {
-                return;
+                continue;
             }
             cell.joined = Some(joined);
-            cell.waker.take()
-        };
-        state.give_room(&entry.request);
+            wakers.extend(cell.waker.take());
+            bytes += entry.bytes;
+            held.push(now.saturating_duration_since(entry.since));
+        }
+        state.give_room(held.len(), bytes);
         let depth = state.rows as u64;
         drop(state);
-        let queued = entry.since.elapsed();
-        self.counters.note(|stats| {
-            stats.depth = depth;
-            stats.time_queued += queued;
-        });
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.counters.note_held(depth, &held);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// The caller goes away. Its row goes with it if it still waits.
     pub(crate) fn abandon(&self, entry: &Arc<Entry<R, E>>) {
-        let place = &entry.request.place;
+        let place = &entry.terms.place;
         let mut state = lock(&self.state);
         {
             let mut cell = lock(&entry.cell);
@@ -265,14 +278,14 @@ impl<R, E> Groups<R, E> {
         let was_waiting = queue.waiting.len() < before;
         if was_waiting {
             lock(&entry.cell).is_settled = true;
-            state.give_room(&entry.request);
+            state.give_room(1, entry.bytes);
         }
         state.wake_next(place);
         let orphans = state.orphans(place);
         state.forget_empty(place);
         drop(state);
         for orphan in orphans.into_iter().flat_map(|again| again.members) {
-            let table = orphan.entry.request.plan.table.full_name();
+            let table = orphan.entry.terms.plan.table.full_name();
             self.settle(&orphan.entry, Joined::Refused(Error::outcome_unknown(&table)));
         }
     }
@@ -282,7 +295,7 @@ impl<R, E> Groups<R, E> {
     pub(crate) fn hand_over(&self, place: &Place, leader: &Entry<R, E>, again: Again<R, E>) -> Result<(), Again<R, E>> {
         let mut state = lock(&self.state);
         lock(&leader.cell).is_lost = true;
-        let queue = state.queue(&leader.request);
+        let queue = state.queue(&leader.terms);
         if !queue.can_lead(&again) {
             let result = Err(again);
             state.forget_empty(place);
@@ -296,6 +309,42 @@ impl<R, E> Groups<R, E> {
             lock(&waiting.cell).waker.take().into_iter().for_each(Waker::wake);
         }
         Ok(())
+    }
+
+    /// Gives a flight's place back, or takes what waits for the table in its place: two at least, as what is alone is its
+    /// caller's to send.
+    pub(crate) fn take_next(&self, place: &Place, flight: u64, took: Duration) -> Option<Vec<Arc<Entry<R, E>>>> {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        // Others may have no place but this one.
+        let others = state.queues.iter().filter(|(other, _)| *other != place);
+        if others.map(|(_, queue)| queue).any(|queue| !queue.waiting.is_empty() && queue.flying(now) == 0) {
+            return None;
+        }
+        // Those that arrived may have lost their patience with this one and sent others past it.
+        let beside = |queue: &Queue<R, E>| queue.flights.iter().filter(|o| o.number != flight && o.counts(now)).count();
+        let total: usize = state.queues.values().map(beside).sum();
+        let queue = state.queues.get_mut(place)?;
+        if !queue.again.is_empty() || queue.waiting.len() < 2 {
+            return None;
+        }
+        let first = Arc::clone(queue.waiting.front()?);
+        if beside(queue) >= first.terms.options.groups_per_table || total >= first.terms.options.groups {
+            return None;
+        }
+        let taken = queue.take(&first, &first.terms.options);
+        if taken.len() < 2 {
+            // Its order among the others is that of its arrival, which it was first in.
+            taken.into_iter().for_each(|entry| queue.waiting.push_front(entry));
+            return None;
+        }
+        let of_group = Flight::of_group(flight, now, taken.len(), &first.terms.options);
+        match queue.flights.iter_mut().find(|other| other.number == flight) {
+            Some(own) => *own = of_group,
+            None => queue.flights.push(of_group),
+        }
+        state.recent = (state.recent * 7 + took) / 8;
+        Some(taken)
     }
 
     /// Waits until nothing is held or on its way.
@@ -329,7 +378,7 @@ impl<R, E> Groups<R, E> {
         }
         drop(state);
         for entry in refused {
-            self.settle(&entry, Joined::Refused(Error::shut_down(&entry.request.plan.table.full_name())));
+            self.settle(&entry, Joined::Refused(Error::shut_down(&entry.terms.plan.table.full_name())));
         }
         unsent.sort();
         under_way.sort();
@@ -360,9 +409,9 @@ impl<R: Send, E: Send> Release for Groups<R, E> {
 }
 
 impl<R, E> State<R, E> {
-    fn queue(&mut self, request: &Request) -> &mut Queue<R, E> {
-        self.queues.entry(request.place.clone()).or_insert_with(|| Queue {
-            table: request.plan.table.full_name(),
+    fn queue(&mut self, terms: &Terms) -> &mut Queue<R, E> {
+        self.queues.entry(terms.place.clone()).or_insert_with(|| Queue {
+            table: terms.plan.table.full_name(),
             waiting: VecDeque::new(),
             again: VecDeque::new(),
             flights: Vec::new(),
@@ -376,10 +425,10 @@ impl<R, E> State<R, E> {
         E: Send + 'static,
     {
         let now = Instant::now();
-        let options = entry.request.options;
+        let options = entry.terms.options;
         let total: usize = self.queues.values().map(|queue| queue.flying(now)).sum();
         let number = self.next;
-        let place = &entry.request.place;
+        let place = &entry.terms.place;
         let queue = self.queues.get_mut(place)?;
         if queue.flying(now) >= options.groups_per_table || total >= options.groups {
             return None;
@@ -392,7 +441,7 @@ impl<R, E> State<R, E> {
         }
         let first = queue.waiting.front()?;
         // Whoever is first has been woken; if it does not come, others need not wait for it for ever.
-        let is_first = Arc::ptr_eq(&first.request.plan, &entry.request.plan);
+        let is_first = Arc::ptr_eq(&first.terms.plan, &entry.terms.plan);
         if !is_first && now.duration_since(entry.since) < options.lock_timeout {
             return None;
         }
@@ -404,7 +453,7 @@ impl<R, E> State<R, E> {
         if let [only] = taken.as_slice()
             && Arc::ptr_eq(only, entry)
             && !options.always
-            && !entry.request.has_id_at_hand()
+            && !entry.terms.has_id_at_hand()
         {
             // Its lock waits are its own: those that arrive do not wait for it longer than a group would for a lock.
             queue.flights.push(Flight { number, since: now, patience: options.lock_timeout, rows: 1 });
@@ -415,9 +464,9 @@ impl<R, E> State<R, E> {
         Some(Turn::Lead(Group::new(groups, entry, number, taken)))
     }
 
-    fn give_room(&mut self, request: &Request) {
-        self.rows = self.rows.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(request.row.bytes);
+    fn give_room(&mut self, rows: usize, bytes: usize) {
+        self.rows = self.rows.saturating_sub(rows);
+        self.bytes = self.bytes.saturating_sub(bytes);
         self.wake_first_in_line();
         if self.is_idle() {
             self.idle.drain(..).for_each(Waker::wake);
@@ -483,6 +532,13 @@ impl<R, E> State<R, E> {
     }
 }
 
+impl<R, E> Entry<R, E> {
+    /// Its row, for the group that takes it out of the queue.
+    pub(crate) fn take_row(&self) -> Row {
+        lock(&self.cell).row.take().unwrap_or_default()
+    }
+}
+
 impl<R, E> Queue<R, E> {
     fn flying(&self, now: Instant) -> usize {
         self.flights.iter().filter(|flight| flight.counts(now)).count()
@@ -499,15 +555,15 @@ impl<R, E> Queue<R, E> {
 
     /// Those at the front that share the statement of `entry`, as many as fit.
     fn take(&mut self, entry: &Entry<R, E>, options: &GroupCommit) -> Vec<Arc<Entry<R, E>>> {
-        let plan = &entry.request.plan;
+        let plan = &entry.terms.plan;
         let max_rows = options.max_rows.min(plan.max_rows());
         let mut taken: Vec<Arc<Entry<R, E>>> = Vec::new();
         let mut bytes = 0;
         self.waiting.retain(|waiting| {
-            let fits = taken.is_empty() || bytes + waiting.request.row.bytes <= options.max_bytes;
-            let takes = Arc::ptr_eq(&waiting.request.plan, plan) && taken.len() < max_rows && fits;
+            let fits = taken.is_empty() || bytes + waiting.bytes <= options.max_bytes;
+            let takes = Arc::ptr_eq(&waiting.terms.plan, plan) && taken.len() < max_rows && fits;
             if takes {
-                bytes += waiting.request.row.bytes;
+                bytes += waiting.bytes;
                 taken.push(Arc::clone(waiting));
             }
             !takes

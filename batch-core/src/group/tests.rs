@@ -118,6 +118,9 @@ struct Server {
     /// What happens to the next statements.
     fate: VecDeque<Fate>,
     statements: Vec<String>,
+    /// Whether leaders go on with another group.
+    leaders_go_on: bool,
+    leaders: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +201,10 @@ impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
 
     const RECONNECTS: bool = RECONNECTS;
 
+    fn goes_on(&self) -> bool {
+        lock(&self.server).leaders_go_on
+    }
+
     async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
         let mut server = lock(&self.server);
         server.statements.push("reserve".to_owned());
@@ -245,7 +252,15 @@ impl<const RECONNECTS: bool> Member for Conn<RECONNECTS> {
 
     async fn lead(&mut self, group: Group<User, Failure>) {
         let mut conn = self.clone();
-        let _ = tokio::spawn(async move { group.send(&mut conn).await }).await;
+        let goes_on = {
+            let mut server = lock(&self.server);
+            server.leaders += 1;
+            server.leaders_go_on
+        };
+        let task = tokio::spawn(async move { group.send(&mut conn).await });
+        if !goes_on {
+            let _ = task.await;
+        }
     }
 }
 
@@ -333,6 +348,37 @@ impl<const RECONNECTS: bool> World<RECONNECTS> {
 
 fn names(told: &[Told]) -> Vec<&str> {
     told.iter().map(|told| if let Told::Row(_, name) = told { name.as_str() } else { panic!("{told:?}") }).collect()
+}
+
+#[tokio::test]
+async fn a_leader_that_may_goes_on_with_those_who_arrived_meanwhile() {
+    for (goes_on, leaders) in [(true, 1), (false, 2)] {
+        let world = World::<true>::new(GroupCommit::new().max_rows(2));
+        lock(&world.conn.server).leaders_go_on = goes_on;
+        let told = world.together(&["alone", "a", "b", "c", "d"]).await;
+        assert_eq!(names(&told), ["a", "b", "c", "d"]);
+        assert_eq!((world.stats().groups, lock(&world.conn.server).leaders), (2, leaders));
+        // The next is alone, so its leader's place was given back.
+        assert_eq!(names(&world.all(&["e"]).await), ["e"]);
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_goes_on_leaves_one_that_is_alone_to_its_caller() {
+    let world = World::<true>::new(GroupCommit::new().max_rows(2));
+    lock(&world.conn.server).leaders_go_on = true;
+    assert_eq!(names(&world.together(&["alone", "a", "b", "c"]).await), ["a", "b", "c"]);
+    assert_eq!(lock(&world.conn.server).leaders, 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_goes_on_begins_anew_after_a_group_that_failed() {
+    let world = World::<true>::new(GroupCommit::new().max_rows(2));
+    lock(&world.conn.server).leaders_go_on = true;
+    let told = world.together(&["alone", "a", "bad", "c", "d"]).await;
+    assert_eq!(told[..2], [Told::Alone, Told::Alone]);
+    assert_eq!(names(&told[2..]), ["c", "d"]);
+    assert_eq!((world.stats().groups, world.stats().rows_fallen_back), (1, 2));
 }
 
 #[tokio::test]

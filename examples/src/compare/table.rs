@@ -8,9 +8,9 @@ use crate::report::{Change, Times};
 
 impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.entries.first().map_or(0, |entry| entry.times.len());
+        let medians = medians(self.entries.first().map_or(0, |entry| entry.times.len()));
         let latency = self.latency.as_secs_f64() * 1e3;
-        writeln!(f, "{} {} at {latency} ms; medians of {rounds} rounds", self.rows, self.scenario.counted)?;
+        writeln!(f, "{} {} at {latency} ms; {medians}", self.rows, self.scenario.counted)?;
         writeln!(f)?;
         let lines: Vec<Vec<String>> =
             std::iter::once(self.heads()).chain(self.entries.iter().map(|entry| self.line(entry))).collect();
@@ -20,6 +20,11 @@ impl fmt::Display for Contest {
         }
         Ok(())
     }
+}
+
+/// What figures of so many rounds are.
+pub(super) fn medians(rounds: usize) -> String {
+    if rounds == 1 { "one round".to_owned() } else { format!("medians of {rounds} rounds") }
 }
 
 /// A table of these lines, of which the first are the heads.

@@ -48,7 +48,7 @@ fn compare(name: &str, rows: &str, latency: &str, columns: &str) -> Vec<Line> {
     let tables = std::fs::read_to_string(&markdown).unwrap();
     assert_eq!(String::from_utf8(run.stdout).unwrap().trim(), tables.trim());
     assert_eq!(
-        tables.matches(&format!(" {} at {latency} ms; medians of 1 rounds\n", scenario.counted)).count(),
+        tables.matches(&format!(" {} at {latency} ms; one round\n", scenario.counted)).count(),
         rows.split(',').count()
     );
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::trial::{Entry, Figures, Trial};
-use crate::compare::table::markdown;
+use crate::compare::table::{markdown, medians};
 use crate::report::{Change, Times};
 
 const HEADS: [&str; 9] =
@@ -13,8 +13,8 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rules, clients, settings, entries } = self;
         let latency = rules.latency.as_secs_f64() * 1e3;
-        let (rounds, seconds) = (rules.rounds, rules.time.as_secs_f64());
-        writeln!(f, "{clients} clients at {latency} ms, {settings}; medians of {rounds} rounds of {seconds} s")?;
+        let (medians, seconds) = (medians(rules.rounds), rules.time.as_secs_f64());
+        writeln!(f, "{clients} clients at {latency} ms, {settings}; {medians} of {seconds} s")?;
         writeln!(f)?;
         let heads = HEADS.map(str::to_owned).into();
         let lines: Vec<Vec<String>> =

@@ -14,7 +14,6 @@ use batch_diesel::AsyncPgConnection;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use futures_util::stream;
-use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::one_table::{self, users};
@@ -27,8 +26,6 @@ use crate::compare::way::{Job, Way, chunks};
 const PAGE: usize = 1_000;
 /// Rows of a batch.
 const BATCH: usize = 10_000;
-/// Rows of a commit after which the stage gets its turn.
-const YIELD_EVERY: usize = 64;
 /// Batches whose commits are measured for the yardstick.
 const MEASURED: usize = 3;
 
@@ -94,11 +91,7 @@ fn parse(page: &str) -> Result<Vec<User>, ParseIntError> {
 
 async fn commit(conn: &mut AsyncPgConnection, users: impl Iterator<Item = &User> + Send) -> QueryResult<()> {
     conn.transaction(async |conn| {
-        for (at, user) in users.enumerate() {
-            // Rows that wait in memory are not waited for: without this the stage stands still until all of them are there.
-            if at % YIELD_EVERY == 0 {
-                yield_now().await;
-            }
+        for user in users {
             let values = (users::name.eq(&user.name), users::age.eq(user.age));
             diesel::insert_into(users::table).values(values).execute(conn).await?;
         }
