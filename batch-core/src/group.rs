@@ -297,7 +297,8 @@ where
     is_uncertain: bool,
 }
 
-/// How long a group waits that is sent again after the connection was lost, doubled each time.
+/// How long a group waits that is sent again, doubled each time: a server may be starting, and of a deadlock's two parties
+/// the other one has to be first.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
@@ -379,8 +380,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             self.is_uncertain = was_uncertain;
             let passes = matches!(failure, Failure::Serialization | Failure::Deadlock);
             if passes && self.tries < self.options().retries {
-                self.tries += 1;
-                self.groups.counters.note(|stats| stats.retries += 1);
+                self.pause::<L>().await;
                 continue;
             }
             if !was_uncertain {
@@ -492,12 +492,11 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     async fn after_loss<L: Leader<Row = R, Error = E>>(&mut self, error: E) -> bool {
         let may_repeat = !self.is_uncertain || self.plan().repeats();
         if may_repeat && self.tries < self.options().retries {
-            self.tries += 1;
-            self.groups.counters.note(|stats| stats.retries += 1);
             if L::RECONNECTS {
-                L::sleep(PAUSE * 2_u32.saturating_pow(self.tries - 1)).await;
+                self.pause::<L>().await;
                 return true;
             }
+            self.count_try();
             let members = std::mem::take(&mut self.members);
             let again = Again { members, tries: self.tries, is_uncertain: self.is_uncertain };
             let place = self.leader.terms.place.clone();
@@ -512,6 +511,17 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             false => self.fall_back(Fallback::Lost),
         }
         false
+    }
+
+    fn count_try(&mut self) {
+        self.tries += 1;
+        self.groups.counters.note(|stats| stats.retries += 1);
+    }
+
+    /// Before the group is sent again.
+    async fn pause<L: Leader<Row = R, Error = E>>(&mut self) {
+        L::sleep(PAUSE * 2_u32.saturating_pow(self.tries)).await;
+        self.count_try();
     }
 
     /// Whoever led has the error as it came, if it is still there.

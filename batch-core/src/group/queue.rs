@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::plan::Row;
 use super::{Counters, Group, Joined, Pass, Request, Shutdown, Terms};
 use crate::database::lock;
+use crate::eligible::Reason;
 use crate::error::Error;
 use crate::options::{GroupCommit, WhenFull};
 
@@ -211,7 +212,8 @@ impl<R, E> Groups<R, E> {
             }
             cell.is_lost
         };
-        if !is_lost && let Some(turn) = state.turn(self, entry) {
+        let turn = if is_lost { state.stranded(entry) } else { state.turn(self, entry) };
+        if let Some(turn) = turn {
             if matches!(turn, Turn::Done(_)) {
                 // It is sent alone, and is no longer held here.
                 lock(&entry.cell).is_settled = true;
@@ -284,9 +286,17 @@ impl<R, E> Groups<R, E> {
         let orphans = state.orphans(place);
         state.forget_empty(place);
         drop(state);
-        for orphan in orphans.into_iter().flat_map(|again| again.members) {
-            let table = orphan.entry.terms.plan.table.full_name();
-            self.settle(&orphan.entry, Joined::Refused(Error::outcome_unknown(&table)));
+        self.give_up_on(orphans);
+    }
+
+    /// Tells the members of groups that nobody is left to send.
+    fn give_up_on(&self, orphans: Vec<Again<R, E>>) {
+        for orphan in orphans {
+            let told = |member: &Member<R, E>| match orphan.is_uncertain {
+                true => Joined::Refused(Error::outcome_unknown(&member.entry.terms.plan.table.full_name())),
+                false => Joined::Alone(Pass::because(Reason::GroupFailed)),
+            };
+            self.settle_all(orphan.members.iter().map(|member| (&*member.entry, told(member))));
         }
     }
 
@@ -296,19 +306,22 @@ impl<R, E> Groups<R, E> {
         let mut state = lock(&self.state);
         lock(&leader.cell).is_lost = true;
         let queue = state.queue(&leader.terms);
-        if !queue.can_lead(&again) {
-            let result = Err(again);
-            state.forget_empty(place);
-            return result;
-        }
-        for member in &again.members {
-            lock(&member.entry.cell).waker.take().into_iter().for_each(Waker::wake);
-        }
-        queue.again.push_back(again);
-        for waiting in &queue.waiting {
-            lock(&waiting.cell).waker.take().into_iter().for_each(Waker::wake);
-        }
-        Ok(())
+        let result = if queue.can_lead(&again) {
+            let members = again.members.iter().map(|member| &member.entry);
+            for entry in members.chain(&queue.waiting) {
+                lock(&entry.cell).waker.take().into_iter().for_each(Waker::wake);
+            }
+            queue.again.push_back(again);
+            Ok(())
+        } else {
+            Err(again)
+        };
+        // This leader may have been the last who could send another group.
+        let orphans = state.orphans(place);
+        state.forget_empty(place);
+        drop(state);
+        self.give_up_on(orphans);
+        result
     }
 
     /// Gives a flight's place back, or takes what waits for the table in its place: two at least, as what is alone is its
@@ -376,7 +389,10 @@ impl<R, E> Groups<R, E> {
             }
             refused.extend(queue.waiting.drain(..));
         }
+        let places: Vec<Place> = state.queues.keys().cloned().collect();
+        let orphans = places.iter().flat_map(|place| state.orphans(place)).collect();
         drop(state);
+        self.give_up_on(orphans);
         for entry in refused {
             self.settle(&entry, Joined::Refused(Error::shut_down(&entry.terms.plan.table.full_name())));
         }
@@ -464,6 +480,23 @@ impl<R, E> State<R, E> {
         Some(Turn::Lead(Group::new(groups, entry, number, taken)))
     }
 
+    /// What an INSERT may do whose connection was lost. Others take it along; where nobody is left who could, it is sent alone
+    /// and has that connection's error, as without groups.
+    fn stranded(&mut self, entry: &Arc<Entry<R, E>>) -> Option<Turn<R, E>>
+    where
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let queue = self.queues.get_mut(&entry.terms.place)?;
+        let at = queue.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, entry))?;
+        let mut others = queue.waiting.iter().filter(|waiting| Arc::ptr_eq(&waiting.terms.plan, &entry.terms.plan));
+        if others.any(|other| other.can_lead()) {
+            return None;
+        }
+        queue.waiting.remove(at);
+        Some(Turn::Done(Joined::Alone(Pass::free())))
+    }
+
     fn give_room(&mut self, rows: usize, bytes: usize) {
         self.rows = self.rows.saturating_sub(rows);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -533,6 +566,11 @@ impl<R, E> State<R, E> {
 }
 
 impl<R, E> Entry<R, E> {
+    fn can_lead(&self) -> bool {
+        let cell = lock(&self.cell);
+        !cell.is_gone && !cell.is_lost
+    }
+
     /// Its row, for the group that takes it out of the queue.
     pub(crate) fn take_row(&self) -> Row {
         lock(&self.cell).row.take().unwrap_or_default()
@@ -546,11 +584,7 @@ impl<R, E> Queue<R, E> {
 
     /// Whether there is anybody to send a group.
     fn can_lead(&self, again: &Again<R, E>) -> bool {
-        let can = |entry: &Entry<R, E>| {
-            let cell = lock(&entry.cell);
-            !cell.is_gone && !cell.is_lost
-        };
-        self.waiting.iter().any(|entry| can(entry)) || again.members.iter().any(|member| can(&member.entry))
+        self.waiting.iter().any(|entry| entry.can_lead()) || again.members.iter().any(|member| member.entry.can_lead())
     }
 
     /// Those at the front that share the statement of `entry`, as many as fit.

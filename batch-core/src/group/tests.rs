@@ -480,6 +480,17 @@ async fn when_all_members_have_lost_their_connections_all_have_an_error() {
 }
 
 #[tokio::test]
+async fn who_waits_without_a_connection_and_without_anybody_else_is_sent_alone() {
+    let world = World::<false>::new(GroupCommit::new().retries(9).max_rows(2));
+    world.fate([Fate::Runs, Fate::Lost, Fate::Lost, Fate::Lost]);
+    let told = world.together(&["alone", "a", "b", "helps"]);
+    let told = time::timeout(Duration::from_secs(10), told).await.expect("nobody waits for ever");
+    // Its connection was the last on which the group was tried.
+    assert_eq!(told, [Told::Failed(Failure::Lost), Told::Failed(Failure::Lost), Told::Alone]);
+    assert_eq!(world.stats().depth, 0);
+}
+
+#[tokio::test]
 async fn a_member_that_goes_away_before_its_group_leaves_is_not_sent() {
     let world = World::<true>::new(GroupCommit::new());
     let first = tokio::spawn(world.insert("alone"));

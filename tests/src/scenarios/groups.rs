@@ -236,7 +236,9 @@ pub fn a_group_that_is_ended_by_a_deadlock_is_sent_again<A: Adapter>() {
     );
     assert!(rows.iter().all(Result::is_ok), "{rows:?}");
     let stats = crowd.stats();
-    assert_eq!((stats.retries, stats.groups, stats.rows), (1, 1, 2), "{stats:?}");
+    // Under load the stranger may be late again.
+    assert!(stats.retries >= 1, "{stats:?}");
+    assert_eq!((stats.groups, stats.rows), (1, 2), "{stats:?}");
 }
 
 /// Over capacity callers wait, or have an error at once that says so.
