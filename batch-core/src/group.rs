@@ -297,9 +297,10 @@ where
     is_uncertain: bool,
 }
 
-/// How long a group waits that is sent again, doubled each time: a server may be starting, and of a deadlock's two parties
-/// the other one has to be first.
+/// How long a group waits that is sent again, doubled each time up to [`MAX_PAUSE`]: a server may be starting, and of a
+/// deadlock's two parties the other one has to be first.
 const PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     fn new(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, entries: Vec<Arc<Entry<R, E>>>) -> Self {
@@ -520,7 +521,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
 
     /// Before the group is sent again.
     async fn pause<L: Leader<Row = R, Error = E>>(&mut self) {
-        L::sleep(PAUSE * 2_u32.saturating_pow(self.tries)).await;
+        L::sleep(PAUSE.saturating_mul(2_u32.saturating_pow(self.tries)).min(MAX_PAUSE)).await;
         self.count_try();
     }
 
@@ -559,6 +560,8 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                 Err(error) if L::failure(&error) == Failure::Lost => return self.after_loss::<L>(error).await,
                 result => {
                     let member = self.members.remove(0);
+                    // The others have not been tried in vain.
+                    self.tries = 0;
                     let joined = match result {
                         Ok(row) => Joined::Row { row, id: given(plan, &member) },
                         Err(error) => Joined::Failed(error),

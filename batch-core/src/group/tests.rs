@@ -453,6 +453,15 @@ async fn a_row_of_an_uncertain_group_that_postgres_refuses_has_its_own_error() {
 }
 
 #[tokio::test]
+async fn tries_count_that_bring_no_row_in() {
+    let world = World::<true>::new(GroupCommit::new().retries(1));
+    // The group's answer is lost; its keys are taken; the first row is found; then the connection is lost again.
+    world.fate([Fate::Runs, Fate::AnswerLost, Fate::Runs, Fate::Runs, Fate::Runs, Fate::Lost]);
+    assert_eq!(names(&world.together(&["alone", "a", "b", "c"]).await), ["a", "b", "c"]);
+    assert_eq!((world.stats().retries, lock(&world.conn.server).rows.len()), (2, 3));
+}
+
+#[tokio::test]
 async fn when_the_connection_stays_lost_all_have_an_error() {
     let world = World::<true>::new(GroupCommit::new().retries(1));
     world.fate([Fate::Runs, Fate::AnswerLost, Fate::Lost]);
