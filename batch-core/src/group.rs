@@ -425,7 +425,12 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             self.groups.counters.note(|stats| stats.reservations += 1);
             let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
             for (sequence, ids) in reserve::read(&rows).ids {
-                lock(&database.stock).add(sequence, &ids, &mut positions, max);
+                let mut stock = lock(&database.stock);
+                if let (Position::Lost, Some(&first)) = (positions.get(sequence), ids.first()) {
+                    stock.discard_before(sequence, first);
+                }
+                stock.add(sequence, &ids, &mut positions, max);
+                drop(stock);
                 self.groups.counters.note(|stats| stats.ids_reserved += ids.len() as u64);
             }
         }

@@ -231,6 +231,17 @@ impl Stock {
         shelf.ids.make_contiguous().sort_unstable_by(|a, b| if descending { b.cmp(a) } else { a.cmp(b) });
     }
 
+    /// Somebody goes on from this id, which the sequence gave just now, and not from what is at hand: nobody gets what comes before
+    /// it. A pool's next transaction begins anywhere, and may be of whoever got the later id.
+    pub(crate) fn discard_before(&mut self, sequence: u32, id: i64) {
+        if let Some(shelf) = self.sequences.get_mut(&sequence) {
+            let before = shelf.ids.len();
+            let descending = shelf.descending;
+            shelf.ids.retain(|&other| if descending { other < id } else { other > id });
+            self.discarded += (before - shelf.ids.len()) as u64;
+        }
+    }
+
     /// The sequence was advanced by others: later ids must not be lower than what it has given since.
     pub(crate) fn discard(&mut self, sequence: u32) {
         if let Some(shelf) = self.sequences.get_mut(&sequence) {
@@ -371,6 +382,14 @@ mod tests {
         assert_eq!(take(&mut stock, &mut Positions::default(), 1), Some(vec![5]));
         positions.lose_all();
         assert_eq!(take(&mut stock, &mut positions, 1), None);
+    }
+
+    #[test]
+    fn what_comes_before_an_id_from_which_somebody_goes_on_is_thrown_away() {
+        let mut stock = stocked([1, 2, 3, 10]);
+        stock.discard_before(SEQUENCE, 4);
+        assert_eq!((stock.len(), stock.discarded), (1, 3));
+        assert_eq!(take(&mut stock, &mut Positions::default(), 1), Some(vec![10]));
     }
 
     #[test]

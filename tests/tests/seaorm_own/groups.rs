@@ -58,6 +58,34 @@ fn models_that_many_tasks_insert_are_each_their_own_row() {
 }
 
 #[test]
+fn a_transaction_gets_no_lower_id_than_a_group_before_it() {
+    block_on(async {
+        let options = BatchOptions::new().group_commit(GroupCommit::new().always());
+        let pool = pool_with(SCHEMA, Duration::ZERO, options).await;
+        let post_id = a_post("all").insert(&pool.db).await.unwrap().id;
+        let a_comment = || comment::ActiveModel { id: NotSet, post_id: Set(post_id), body: Set("a".to_owned()) };
+        let in_transaction = async || {
+            let txn = pool.db.begin().await.unwrap();
+            let mut ids = Vec::new();
+            for _ in 0..6 {
+                ids.push(a_comment().insert(&txn).await.unwrap().id);
+            }
+            txn.commit().await.unwrap();
+            ids
+        };
+        // The last one gets its id from Postgres, so that nobody knows what the pool's connections had.
+        in_transaction().await;
+        let alone = "INSERT INTO comments (post_id, body) SELECT id, title FROM posts LIMIT 1";
+        pool.db.execute_unprepared(alone).await.unwrap();
+        let before = in_transaction().await;
+        assert!(pool.db.stats().ids_unused > 0, "{}", pool.db.stats());
+        let group = a_comment().insert(&pool.db).await.unwrap().id;
+        let after = in_transaction().await;
+        assert!(before[5] < group && group < after[0], "{before:?} {group} {after:?}");
+    });
+}
+
+#[test]
 fn a_leader_does_not_keep_the_only_connection_of_a_pool_from_those_who_want_it() {
     block_on(async {
         let database = Database::create();
