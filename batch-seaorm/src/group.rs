@@ -27,11 +27,11 @@ impl Member for Caller<'_> {
     }
 
     async fn lead(&mut self, group: Group<PgRow, Failure>) {
-        let mut connection = Connection { pool: self.0.clone(), conn: None, goes_on: false };
-        let Ok(runtime) = Handle::try_current() else { return group.send(&mut connection).await };
+        let runtime = Handle::try_current();
         // A runtime of one thread runs tasks only while somebody waits for it.
-        connection.goes_on = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
-        let has_threads = connection.goes_on;
+        let has_threads = runtime.as_ref().is_ok_and(|r| r.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let mut connection = Connection { pool: self.0.clone(), conn: None, goes_on: has_threads };
+        let Ok(runtime) = runtime else { return group.send(&mut connection).await };
         // By a task, so that it goes on if this caller is dropped.
         let task = runtime.spawn(async move { group.send(&mut connection).await });
         if !has_threads {

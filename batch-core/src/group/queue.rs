@@ -356,7 +356,7 @@ impl<R, E> Groups<R, E> {
             Some(own) => *own = of_group,
             None => queue.flights.push(of_group),
         }
-        state.recent = (state.recent * 7 + took) / 8;
+        state.note_time(took);
         Some(taken)
     }
 
@@ -414,8 +414,7 @@ impl<R: Send, E: Send> Release for Groups<R, E> {
         if let Some(queue) = state.queues.get_mut(place) {
             queue.flights.retain(|other| other.number != flight);
         }
-        // Later groups count more than earlier ones.
-        state.recent = (state.recent * 7 + took) / 8;
+        state.note_time(took);
         state.wake_next(place);
         state.forget_empty(place);
         if state.is_idle() {
@@ -478,6 +477,11 @@ impl<R, E> State<R, E> {
         }
         queue.flights.push(Flight::of_group(number, now, taken.len(), &options));
         Some(Turn::Lead(Group::new(groups, entry, number, taken)))
+    }
+
+    /// How long a group took. Later ones count more than earlier ones.
+    fn note_time(&mut self, took: Duration) {
+        self.recent = (self.recent * 7 + took) / 8;
     }
 
     /// What an INSERT may do whose connection was lost. Others take it along; where nobody is left who could, it is sent alone
