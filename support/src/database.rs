@@ -1,3 +1,6 @@
+use std::panic::{self, AssertUnwindSafe};
+use std::thread::{self, Scope};
+
 use postgres::SimpleQueryMessage;
 
 use crate::server::{Embedded, Server};
@@ -75,6 +78,20 @@ impl Database {
         });
         rows.map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect()
     }
+
+    /// [`thread::scope`] for threads that use this database. If `work` panics, every session is ended: a thread that waits for
+    /// a lock which `work` would have released is then done, and the panic comes out instead of a test that never ends.
+    pub fn scope<'env, T>(&self, work: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+        thread::scope(|scope| {
+            panic::catch_unwind(AssertUnwindSafe(|| work(scope))).unwrap_or_else(|panic| {
+                self.query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                );
+                panic::resume_unwind(panic)
+            })
+        })
+    }
 }
 
 impl Drop for Database {
@@ -130,6 +147,22 @@ mod tests {
         drop(database);
         drop(client);
         assert!(witness.query(&format!("SELECT 1 FROM pg_database WHERE datname = '{name}'")).is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "the work failed")]
+    fn a_panic_ends_threads_that_wait_for_a_lock() {
+        if Server::shared().serves_one_connection() {
+            panic!("the work failed");
+        }
+        let database = Database::create();
+        database.execute("CREATE TABLE t ()");
+        let mut holder = admin::connect(database.url()).expect("connects");
+        holder.batch_execute("BEGIN; LOCK TABLE t").expect("locks");
+        database.scope(|scope| {
+            scope.spawn(|| drop(admin::with_client(database.url(), |client| client.batch_execute("TABLE t"))));
+            panic!("the work failed");
+        });
     }
 
     #[test]

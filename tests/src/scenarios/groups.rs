@@ -87,7 +87,7 @@ impl<A: Adapter> Crowd<A> {
         let mut locker = A::Plain::connect(database.url()).unwrap();
         locker.begin().unwrap();
         locker.script(hold).unwrap();
-        thread::scope(|scope| {
+        database.scope(|scope| {
             let mut threads = Vec::new();
             for (at, (caller, (sql, binds))) in callers.iter_mut().zip(statements).enumerate() {
                 threads.push(scope.spawn(move || caller.rows(sql, binds)));
@@ -169,7 +169,8 @@ pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
 
 /// A group gives up on a lock of a stranger's, so that only whoever needs it waits for it.
 pub fn no_insert_waits_for_a_lock_that_another_insert_waits_for<A: Adapter>() {
-    let mut crowd = Crowd::<A>::new(NOTES, 4, GroupCommit::new());
+    // Time enough for all to queue behind the first.
+    let mut crowd = Crowd::<A>::new(NOTES, 4, GroupCommit::new().lock_timeout(Duration::from_secs(3)));
     let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
     stranger.begin().unwrap();
     stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
@@ -197,8 +198,9 @@ pub fn inserts_do_not_queue_for_ever_behind_one_that_waits_for_a_lock<A: Adapter
     stranger.begin().unwrap();
     stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
     let Crowd { database, callers, .. } = &mut crowd;
+    let database = &*database;
     let add = |caller: &mut A::Batched, text: &str| caller.rows(ADD_NOTE, &[Value::text(text)]);
-    thread::scope(|scope| {
+    database.scope(|scope| {
         let [first, others @ ..] = callers.as_mut_slice() else { unreachable!() };
         let held = scope.spawn(move || add(first, "held"));
         until(|| is_waiting(database));
@@ -262,8 +264,9 @@ pub fn over_capacity_an_insert_is_refused_where_the_options_say_so<A: Adapter>()
 pub fn over_capacity_inserts_wait_for_room<A: Adapter>() {
     const CALLERS: usize = 12;
     let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().max_queued_rows(2).max_rows(2));
-    thread::scope(|scope| {
-        for (number, caller) in crowd.callers.iter_mut().enumerate() {
+    let Crowd { database, callers, .. } = &mut crowd;
+    database.scope(|scope| {
+        for (number, caller) in callers.iter_mut().enumerate() {
             scope.spawn(move || {
                 for at in 0..20 {
                     caller.rows(ADD_NOTE, &[Value::text(&format!("{number} {at}"))]).unwrap();
@@ -435,7 +438,7 @@ pub fn a_connection_on_which_a_script_began_a_transaction_leads_no_group<A: Adap
     locker.begin().unwrap();
     locker.script(HOLD_TABLE).unwrap();
     let database = &*database;
-    thread::scope(|scope| {
+    database.scope(|scope| {
         let mut threads = Vec::new();
         for (caller, text) in callers.iter_mut().zip(["a", "b", "c"]) {
             threads.push(scope.spawn(move || caller.rows(ADD_NOTE, &[Value::text(text)])));
@@ -459,8 +462,9 @@ pub fn a_connection_on_which_a_script_began_a_transaction_leads_no_group<A: Adap
 pub fn ids_of_one_caller_increase_in_and_out_of_groups<A: Adapter>() {
     const CALLERS: usize = 6;
     let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new());
-    thread::scope(|scope| {
-        for (number, caller) in crowd.callers.iter_mut().enumerate() {
+    let Crowd { database, callers, .. } = &mut crowd;
+    database.scope(|scope| {
+        for (number, caller) in callers.iter_mut().enumerate() {
             scope.spawn(move || {
                 let mut last = 0;
                 for at in 0..60 {
@@ -514,9 +518,9 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
     const CALLERS: usize = 8;
     const INSERTS: usize = 40;
     let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().retries(10));
-    let Crowd { proxy, callers, .. } = &mut crowd;
+    let Crowd { database, proxy, callers, .. } = &mut crowd;
     let proxy = &*proxy;
-    let told: Vec<(String, Option<i64>)> = thread::scope(|scope| {
+    let told: Vec<(String, Option<i64>)> = database.scope(|scope| {
         let threads: Vec<_> = callers
             .iter_mut()
             .enumerate()
