@@ -26,7 +26,7 @@ mod queue;
 mod tests;
 
 use self::plan::{Key, Plan, Row, push_key, take_key};
-use self::queue::{Again, Entry, Release, Turn};
+use self::queue::{Again, Entry, Release, Told, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
 use crate::database::{Database, lock};
@@ -295,6 +295,9 @@ where
     tries: u32,
     /// The statement may be under way, or was when the connection was lost.
     is_uncertain: bool,
+    /// Members who have their result. They are woken after whoever sends the next group, or a group would wait until the last
+    /// of them is back with its next INSERT.
+    told: Told,
 }
 
 /// How long a group waits that is sent again, doubled each time up to [`MAX_PAUSE`]: a server may be starting, and of a
@@ -311,7 +314,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     fn again(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, again: Again<R, E>) -> Self {
         let Again { members, tries, is_uncertain } = again;
         let (groups, leader) = (Arc::clone(groups), Arc::clone(leader));
-        Self { groups, flight, since: Instant::now(), leader, members, tries, is_uncertain }
+        Self { groups, flight, since: Instant::now(), leader, members, tries, is_uncertain, told: Told::default() }
     }
 
     fn len(&self) -> usize {
@@ -346,6 +349,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         self.members = entries.into_iter().map(member).collect();
         self.tries = 0;
         self.is_uncertain = false;
+        self.told = Told::default();
         true
     }
 
@@ -475,7 +479,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             };
             (&*member.entry, joined)
         });
-        self.groups.settle_all(told);
+        self.told = self.groups.settle_all(told);
     }
 
     /// The group is undone: each of its inserts is sent on its own.
@@ -491,7 +495,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         tracing::debug!(rows, %cause, "a group failed; its inserts are sent one by one");
         let members = std::mem::take(&mut self.members);
         let alone = || Joined::Alone(Pass::because(Reason::GroupFailed));
-        self.groups.settle_all(members.iter().map(|member| (&*member.entry, alone())));
+        self.told = self.groups.settle_all(members.iter().map(|member| (&*member.entry, alone())));
     }
 
     /// The connection was lost. Whether the group is to be sent again here; if not, others do it, or all have an error.
@@ -660,6 +664,7 @@ impl<R: Send + 'static, E: Send + 'static> Drop for Group<R, E> {
             self.fall_back(Fallback::Cancelled);
         }
         Release::release(&*self.groups, &self.leader.terms.place, self.flight, self.since.elapsed());
+        // And then those who are told are woken, as the group's parts are dropped after it.
     }
 }
 

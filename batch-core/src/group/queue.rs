@@ -109,6 +109,17 @@ pub(crate) struct Member<R, E> {
     pub id: Option<i64>,
 }
 
+/// Callers who have their result and are woken when this is dropped.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Told(Vec<Waker>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
 /// What an INSERT does next.
 pub(crate) enum Turn<R: Send + 'static, E: Send + 'static> {
     Done(Joined<R, E>),
@@ -233,11 +244,11 @@ impl<R, E> Groups<R, E> {
 
     /// Tells an INSERT how it went.
     pub(crate) fn settle(&self, entry: &Entry<R, E>, joined: Joined<R, E>) {
-        self.settle_all([(entry, joined)]);
+        drop(self.settle_all([(entry, joined)]));
     }
 
     /// Tells INSERTs how they went. All at once, as those who are told come back and want the same lock.
-    pub(crate) fn settle_all<'a>(&self, all: impl IntoIterator<Item = (&'a Entry<R, E>, Joined<R, E>)>)
+    pub(crate) fn settle_all<'a>(&self, all: impl IntoIterator<Item = (&'a Entry<R, E>, Joined<R, E>)>) -> Told
     where
         R: 'a,
         E: 'a,
@@ -259,7 +270,7 @@ impl<R, E> Groups<R, E> {
         let depth = state.rows as u64;
         drop(state);
         self.counters.note_held(depth, &held);
-        wakers.into_iter().for_each(Waker::wake);
+        Told(wakers)
     }
 
     /// The caller goes away. Its row goes with it if it still waits.
@@ -296,7 +307,7 @@ impl<R, E> Groups<R, E> {
                 true => Joined::Refused(Error::outcome_unknown(&member.entry.terms.plan.table.full_name())),
                 false => Joined::Alone(Pass::because(Reason::GroupFailed)),
             };
-            self.settle_all(orphan.members.iter().map(|member| (&*member.entry, told(member))));
+            drop(self.settle_all(orphan.members.iter().map(|member| (&*member.entry, told(member)))));
         }
     }
 

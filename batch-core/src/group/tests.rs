@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time;
@@ -379,6 +380,34 @@ async fn a_leader_that_goes_on_begins_anew_after_a_group_that_failed() {
     assert_eq!(told[..2], [Told::Alone, Told::Alone]);
     assert_eq!(names(&told[2..]), ["c", "d"]);
     assert_eq!((world.stats().groups, world.stats().rows_fallen_back), (1, 2));
+}
+
+#[tokio::test]
+async fn whoever_sends_the_next_group_is_woken_before_those_who_have_their_rows() {
+    struct Named(&'static str, Arc<Mutex<Vec<&'static str>>>);
+    impl Wake for Named {
+        fn wake(self: Arc<Self>) {
+            lock(&self.1).push(self.0);
+        }
+    }
+
+    let world = World::<true>::new(GroupCommit::new().max_rows(2));
+    let woken = Arc::default();
+    let alone = tokio::spawn(world.insert("alone"));
+    tokio::task::yield_now().await;
+    let mut inserts: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, Box::pin(world.insert(name)))).into();
+    for (name, insert) in &mut inserts {
+        let waker = Waker::from(Arc::new(Named(name, Arc::clone(&woken))));
+        assert!(insert.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(alone.await.unwrap(), Told::Alone);
+    assert_eq!(std::mem::take(&mut *lock(&woken)), ["a"]);
+    // It leads.
+    assert!(inserts[0].1.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    while world.stats().groups == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*lock(&woken), ["c", "a", "b"]);
 }
 
 #[tokio::test]
