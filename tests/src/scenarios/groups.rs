@@ -1,5 +1,10 @@
 //! Group commit: single-row INSERTs outside of transactions that arrive at the same time (`BatchOptions::group_commit`).
 
+use std::any::type_name;
+use std::collections::HashMap;
+use std::env;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -561,4 +566,79 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
     }
     let stats = crowd.stats();
     assert!(committed > told.len() / 4 && stats.retries > 0, "{committed} of {}: {stats:?}", told.len());
+}
+
+/// `kill -9`: what a caller was told is in, nothing is in twice, and whoever starts next goes on.
+pub fn when_a_program_is_killed_every_row_that_a_caller_has_is_in_once<A: Adapter>() {
+    // The program is this test again, told by its environment which adapter's and on which database.
+    const PROGRAM: &str = "BATCH_TEST_KILLED_PROGRAM";
+    let adapter = type_name::<A>();
+    if let Ok(program) = env::var(PROGRAM) {
+        if let Some((_, url)) = program.split_once(' ').filter(|(of, _)| *of == adapter) {
+            insert_until_killed::<A>(url);
+        }
+        return;
+    }
+    let database = Database::create();
+    // No unique text: a row that is in twice is to be seen.
+    database.execute("CREATE TABLE notes (id serial PRIMARY KEY, text text)");
+    let mut told: Vec<(String, String)> = Vec::new();
+    for rows in [50, 400, 1_000] {
+        let mut program = Command::new(env::current_exe().unwrap())
+            .args(["when_a_program_is_killed", "--nocapture"])
+            .env(PROGRAM, format!("{adapter} {}", database.url()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let before = told.len();
+        for line in lines {
+            let Some((_, row)) = line.split_once("told ") else { continue };
+            let (text, id) = row.split_once(' ').unwrap();
+            told.push((text.to_owned(), id.to_owned()));
+            if told.len() == before + rows {
+                program.kill().unwrap();
+            }
+        }
+        assert!(told.len() >= before + rows, "the program ended by itself");
+        program.wait().unwrap();
+    }
+    // What was on its way is the server's to finish.
+    let others = "SELECT 1 FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    until(|| database.query(others).is_empty());
+    let mut ids: HashMap<String, Vec<String>> = HashMap::new();
+    for row in database.query("SELECT text, id FROM notes") {
+        let [Some(text), Some(id)] = <[_; 2]>::try_from(row).unwrap() else { panic!("a NULL") };
+        ids.entry(text).or_default().push(id);
+    }
+    for (text, id) in &told {
+        assert_eq!(ids.get(text), Some(&vec![id.clone()]), "{text}");
+    }
+    assert!(ids.values().all(|ids| ids.len() == 1), "a row is in twice");
+    let groups = database.query("SELECT 1 FROM notes GROUP BY xmin HAVING count(*) > 1");
+    assert!(!groups.is_empty(), "no rows went in together");
+}
+
+/// Inserts on many connections and prints each row that a caller has.
+fn insert_until_killed<A: Adapter>(url: &str) {
+    const CALLERS: usize = 8;
+    const ADD: &str = r#"INSERT INTO "notes" ("text") VALUES ($1) RETURNING "notes"."id""#;
+    let mut callers = A::Batched::several(url, CALLERS).unwrap();
+    callers[0].enable(BatchOptions::new().group_commit(GroupCommit::new())).unwrap();
+    let program = std::process::id();
+    thread::scope(|scope| {
+        for (number, caller) in callers.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for at in 0.. {
+                    let text = format!("{program}/{number}/{at}");
+                    let id = caller.rows(ADD, &[Value::text(&text)]).unwrap()[0][0].int();
+                    // In one piece, or the last line could be half of one.
+                    let line = format!("told {text} {id}\n");
+                    io::stdout().write_all(line.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
 }

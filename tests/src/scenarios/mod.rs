@@ -89,6 +89,7 @@ macro_rules! for_each_scenario {
             groups::currval_after_a_group_is_refused,
             groups::a_group_whose_answer_is_lost_is_in_once,
             groups::whatever_connections_are_cut_under_load_every_row_is_in_once,
+            groups::when_a_program_is_killed_every_row_that_a_caller_has_is_in_once,
             ids::ids_come_from_the_sequence_that_the_default_uses,
             ids::a_domain_may_bring_a_sequence,
             ids::a_shared_sequence_gives_ids_in_creation_order,
