@@ -342,20 +342,19 @@ impl<R, E> Groups<R, E> {
         let now = Instant::now();
         // Others may have no place but this one.
         let others = state.queues.iter().filter(|(other, _)| *other != place);
-        if others.map(|(_, queue)| queue).any(|queue| !queue.waiting.is_empty() && queue.flying(now) == 0) {
+        if others.map(|(_, queue)| queue).any(|queue| !queue.waiting.is_empty() && queue.flying(now, None) == 0) {
             return None;
         }
-        // Those that arrived may have lost their patience with this one and sent others past it.
-        let beside = |queue: &Queue<R, E>| queue.flights.iter().filter(|o| o.number != flight && o.counts(now)).count();
-        let total: usize = state.queues.values().map(beside).sum();
-        let queue = state.queues.get_mut(place)?;
+        let queue = state.queues.get(place)?;
         if !queue.again.is_empty() || queue.waiting.len() < 2 {
             return None;
         }
         let first = Arc::clone(queue.waiting.front()?);
-        if beside(queue) >= first.terms.options.groups_per_table || total >= first.terms.options.groups {
+        // Those that arrived may have lost their patience with this one and sent others past it.
+        if !state.has_place(place, &first.terms.options, now, Some(flight)) {
             return None;
         }
+        let queue = state.queues.get_mut(place)?;
         let taken = queue.take(&first, &first.terms.options);
         if taken.len() < 2 {
             // Its order among the others is that of its arrival, which it was first in.
@@ -452,13 +451,12 @@ impl<R, E> State<R, E> {
     {
         let now = Instant::now();
         let options = entry.terms.options;
-        let total: usize = self.queues.values().map(|queue| queue.flying(now)).sum();
         let number = self.next;
         let place = &entry.terms.place;
-        let queue = self.queues.get_mut(place)?;
-        if queue.flying(now) >= options.groups_per_table || total >= options.groups {
+        if !self.has_place(place, &options, now, None) {
             return None;
         }
+        let queue = self.queues.get_mut(place)?;
         if let Some(again) = queue.again.pop_front() {
             self.next += 1;
             let group = Group::again(groups, entry, number, again);
@@ -488,6 +486,14 @@ impl<R, E> State<R, E> {
         }
         queue.flights.push(Flight::of_group(number, now, taken.len(), &options));
         Some(Turn::Lead(Group::new(groups, entry, number, taken)))
+    }
+
+    /// Whether something of this table may go on its way beside what is there; `done` is a flight that no longer counts.
+    fn has_place(&self, place: &Place, options: &GroupCommit, now: Instant, done: Option<u64>) -> bool {
+        let flying = |queue: &Queue<R, E>| queue.flying(now, done);
+        let of_table = self.queues.get(place).map_or(0, flying);
+        let of_all: usize = self.queues.values().map(flying).sum();
+        of_table < options.groups_per_table && of_all < options.groups
     }
 
     /// How long a group took. Later ones count more than earlier ones.
@@ -593,8 +599,8 @@ impl<R, E> Entry<R, E> {
 }
 
 impl<R, E> Queue<R, E> {
-    fn flying(&self, now: Instant) -> usize {
-        self.flights.iter().filter(|flight| flight.counts(now)).count()
+    fn flying(&self, now: Instant, done: Option<u64>) -> usize {
+        self.flights.iter().filter(|flight| Some(flight.number) != done && flight.counts(now)).count()
     }
 
     /// Whether there is anybody to send a group.
