@@ -592,6 +592,12 @@ impl<R, E> Entry<R, E> {
         !cell.is_gone && !cell.is_lost
     }
 
+    /// Whether it can lead and waits to be told so; who is slowed comes by itself.
+    fn can_be_woken(&self) -> bool {
+        let cell = lock(&self.cell);
+        !cell.is_gone && !cell.is_lost && cell.waker.is_some()
+    }
+
     /// Its row, for the group that takes it out of the queue.
     pub(crate) fn take_row(&self) -> Row {
         lock(&self.cell).row.take().unwrap_or_default()
@@ -626,13 +632,20 @@ impl<R, E> Queue<R, E> {
         taken
     }
 
+    /// Wakes who may lead.
     fn wake_first(&self) {
         let again = self.again.iter().flat_map(|again| &again.members).map(|member| &member.entry);
-        let first = self.waiting.front();
-        for entry in again.chain(first) {
+        for entry in again.chain(self.next_leader()) {
             if let Some(waker) = &lock(&entry.cell).waker {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// The first who can be woken to lead. Where nobody can, the first: it may have to be sent alone.
+    fn next_leader(&self) -> Option<&Arc<Entry<R, E>>> {
+        let first = self.waiting.front()?;
+        let mut like_first = self.waiting.iter().filter(|entry| Arc::ptr_eq(&entry.terms.plan, &first.terms.plan));
+        like_first.find(|entry| entry.can_be_woken()).or(Some(first))
     }
 }

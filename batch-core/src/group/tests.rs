@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -384,30 +385,72 @@ async fn a_leader_that_goes_on_begins_anew_after_a_group_that_failed() {
 
 #[tokio::test]
 async fn whoever_sends_the_next_group_is_woken_before_those_who_have_their_rows() {
-    struct Named(&'static str, Arc<Mutex<Vec<&'static str>>>);
-    impl Wake for Named {
-        fn wake(self: Arc<Self>) {
-            lock(&self.1).push(self.0);
-        }
-    }
-
     let world = World::<true>::new(GroupCommit::new().max_rows(2));
-    let woken = Arc::default();
+    let woken = Woken::default();
     let alone = tokio::spawn(world.insert("alone"));
     tokio::task::yield_now().await;
-    let mut inserts: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, Box::pin(world.insert(name)))).into();
-    for (name, insert) in &mut inserts {
-        let waker = Waker::from(Arc::new(Named(name, Arc::clone(&woken))));
-        assert!(insert.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    }
+    let mut leader = woken.waits(&world, "a");
+    let _others = ["b", "c", "d"].map(|name| woken.waits(&world, name));
     assert_eq!(alone.await.unwrap(), Told::Alone);
-    assert_eq!(std::mem::take(&mut *lock(&woken)), ["a"]);
-    // It leads.
-    assert!(inserts[0].1.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(woken.take(), ["a"]);
+    assert!(leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     while world.stats().groups == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(*lock(&woken), ["c", "a", "b"]);
+    assert_eq!(woken.take(), ["c", "a", "b"]);
+}
+
+#[tokio::test]
+async fn who_cannot_lead_is_not_woken_in_place_of_one_who_can() {
+    let world = World::<false>::new(GroupCommit::new().max_rows(2));
+    world.fate([Fate::Runs, Fate::Lost]);
+    let woken = Woken::default();
+    let alone = tokio::spawn(world.insert("alone"));
+    tokio::task::yield_now().await;
+    let [mut a, _b, mut stranded] = ["a", "b", "stranded"].map(|name| woken.waits(&world, name));
+    alone.await.unwrap();
+    // It leads the group of the other two, loses its connection, and is the first of those who wait.
+    let poll = |insert: &mut Waiting| insert.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+    assert!(poll(&mut stranded));
+    while world.stats().retries == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(poll(&mut a));
+    let _last = woken.waits(&world, "last");
+    assert!(poll(&mut stranded));
+    woken.take();
+    while world.stats().groups == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(woken.take()[0], "last");
+}
+
+/// Who was woken, in that order.
+#[derive(Default)]
+struct Woken(Arc<Mutex<Vec<&'static str>>>);
+
+type Waiting = Pin<Box<dyn Future<Output = Told> + Send>>;
+
+struct Named(&'static str, Arc<Mutex<Vec<&'static str>>>);
+
+impl Wake for Named {
+    fn wake(self: Arc<Self>) {
+        lock(&self.1).push(self.0);
+    }
+}
+
+impl Woken {
+    /// An insert that has been looked at once, and waits.
+    fn waits<const RECONNECTS: bool>(&self, world: &World<RECONNECTS>, name: &'static str) -> Waiting {
+        let mut insert: Waiting = Box::pin(world.insert(name));
+        let waker = Waker::from(Arc::new(Named(name, Arc::clone(&self.0))));
+        assert!(insert.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        insert
+    }
+
+    fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *lock(&self.0))
+    }
 }
 
 #[tokio::test]
