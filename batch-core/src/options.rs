@@ -168,8 +168,9 @@ impl BatchOptions {
 /// How concurrent single-row INSERTs outside of transactions are committed in groups: on SeaORM's `DatabaseConnection`, and
 /// on all of a process' connections of diesel-async and Diesel to one database.
 ///
-/// A lone INSERT is sent at once, as it is. While one is on its way, others of its table queue, and the next of their callers
-/// sends them all as one statement on its own connection; so groups grow with the load. A group that fails is undone as a
+/// A lone INSERT is sent at once, as it is. While one is on its way, or several where the server is far
+/// ([`GroupCommit::groups_per_table`]), others of its table queue, and the next of their callers sends them all as one
+/// statement on its own connection; so groups grow with the load. A group that fails is undone as a
 /// whole by Postgres, and each of its inserts is then sent on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupCommit {
@@ -178,7 +179,8 @@ pub struct GroupCommit {
     pub(crate) max_queued_rows: usize,
     pub(crate) max_queued_bytes: usize,
     pub(crate) when_full: WhenFull,
-    pub(crate) groups_per_table: usize,
+    /// None: as many as the server's distance asks for.
+    pub(crate) groups_per_table: Option<usize>,
     pub(crate) groups: usize,
     pub(crate) lock_timeout: Duration,
     pub(crate) retries: u32,
@@ -204,8 +206,8 @@ impl GroupCommit {
             max_queued_rows: 10_000,
             max_queued_bytes: 16 << 20,
             when_full: WhenFull::Wait,
-            groups_per_table: 1,
-            groups: 4,
+            groups_per_table: None,
+            groups: 8,
             lock_timeout: Duration::from_millis(100),
             retries: 3,
             always: false,
@@ -265,23 +267,24 @@ impl GroupCommit {
         self
     }
 
-    /// At most this many groups of one table are on their way at a time. With one, groups are as large as they can be; more
-    /// pay where the server is far away.
+    /// At most this many groups of one table are on their way at a time. With one, groups are as large as they can be, but
+    /// what arrives while one is on its way waits for a round trip more.
     ///
-    /// Defaults to 1.
+    /// Defaults to one, and one more for each half of a millisecond that the fastest of them takes lately: one where the
+    /// server is near, 7 at a round trip of 3 ms.
     ///
     /// # Panics
     ///
     /// Panics if `groups` is 0.
     pub fn groups_per_table(mut self, groups: usize) -> Self {
         assert!(groups > 0, "without groups on their way nothing is committed");
-        self.groups_per_table = groups;
+        self.groups_per_table = Some(groups);
         self
     }
 
     /// At most this many groups are on their way at a time, of all tables together.
     ///
-    /// Defaults to 4.
+    /// Defaults to 8.
     ///
     /// # Panics
     ///

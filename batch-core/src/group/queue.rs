@@ -37,8 +37,32 @@ struct State<R, E> {
     room: VecDeque<(u64, Waker)>,
     /// How long groups take, lately.
     recent: Duration,
+    distance: Distance,
     /// Who waits for everything to be done.
     idle: Vec<Waker>,
+}
+
+/// How far away the server is: how long the fastest of what was on its way took, lately. Load and locks make others slower, but
+/// not the fastest.
+#[derive(Debug, Default)]
+pub(super) struct Distance {
+    fastest: Option<Duration>,
+}
+
+impl Distance {
+    pub(super) fn note(&mut self, took: Duration) {
+        let fastest = self.fastest.unwrap_or(took);
+        // Slower ones count a little: the way may have become longer.
+        self.fastest = Some(took.min(fastest + took.saturating_sub(fastest) / 64));
+    }
+
+    /// So many groups of a table on their way keep what arrives from waiting for a whole round trip. One is best where the
+    /// server is near: it is then the server's work that takes the time, and less of that is done at once.
+    pub(super) fn groups(&self) -> usize {
+        const EACH: Duration = Duration::from_micros(500);
+        let fastest = self.fastest.unwrap_or_default();
+        1 + usize::try_from(fastest.as_micros() / EACH.as_micros()).unwrap_or(usize::MAX - 1)
+    }
 }
 
 struct Queue<R, E> {
@@ -140,6 +164,7 @@ impl<R, E> Groups<R, E> {
             bytes: 0,
             room: VecDeque::new(),
             recent: Duration::ZERO,
+            distance: Distance::default(),
             idle: Vec::new(),
         };
         Self { state: Mutex::new(state), counters }
@@ -493,12 +518,13 @@ impl<R, E> State<R, E> {
         let flying = |queue: &Queue<R, E>| queue.flying(now, done);
         let of_table = self.queues.get(place).map_or(0, flying);
         let of_all: usize = self.queues.values().map(flying).sum();
-        of_table < options.groups_per_table && of_all < options.groups
+        of_table < options.groups_per_table.unwrap_or(self.distance.groups()) && of_all < options.groups
     }
 
     /// How long a group took. Later ones count more than earlier ones.
     fn note_time(&mut self, took: Duration) {
         self.recent = (self.recent * 7 + took) / 8;
+        self.distance.note(took);
     }
 
     /// What an INSERT may do whose connection was lost. Others take it along; where nobody is left who could, it is sent alone

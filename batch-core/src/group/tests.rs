@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time;
 
 use super::plan::Plan;
+use super::queue::Distance;
 use super::*;
 use crate::batch::Asked;
 use crate::catalog::testing::{TableRow, catalog, column, rows, table};
@@ -283,7 +284,12 @@ enum Told {
 }
 
 impl<const RECONNECTS: bool> World<RECONNECTS> {
+    /// One group at a time.
     fn new(options: GroupCommit) -> Self {
+        Self::with(options.groups_per_table(1))
+    }
+
+    fn with(options: GroupCommit) -> Self {
         static DATABASES: AtomicU32 = AtomicU32::new(0);
         let database = DATABASES.fetch_add(1, Ordering::Relaxed);
         let mut home = Batch::of_pool(&format!("postgres://me@groups/{database}"), "pool");
@@ -398,6 +404,39 @@ async fn whoever_sends_the_next_group_is_woken_before_those_who_have_their_rows(
         tokio::task::yield_now().await;
     }
     assert_eq!(woken.take(), ["c", "a", "b"]);
+}
+
+#[test]
+fn the_farther_the_server_the_more_groups_are_on_their_way() {
+    let mut distance = Distance::default();
+    assert_eq!(distance.groups(), 1);
+    for (micros, groups) in [(3_300, 7), (300, 1), (30_000, 2), (1_600, 2), (499, 1)] {
+        distance.note(Duration::from_micros(micros));
+        assert_eq!(distance.groups(), groups, "{micros}: {distance:?}");
+    }
+    for _ in 0..200 {
+        distance.note(Duration::from_micros(3_300));
+    }
+    assert_eq!(distance.groups(), 7, "the way has become longer");
+}
+
+#[tokio::test]
+async fn where_the_server_is_far_inserts_go_side_by_side() {
+    // What is sent alone is 5 ms on its way.
+    for (options, at_once) in [(GroupCommit::new(), 4), (GroupCommit::new().groups(3), 3), (one_at_a_time(), 1)] {
+        let world = World::<true>::with(options);
+        assert_eq!(world.all(&["first"]).await, [Told::Alone]);
+        let tasks: Vec<_> = ["a", "b", "c", "d"].map(|name| tokio::spawn(world.insert(name))).into();
+        tokio::task::yield_now().await;
+        assert_eq!((world.stats().alone, world.stats().depth), (1 + at_once, 4 - at_once));
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+fn one_at_a_time() -> GroupCommit {
+    GroupCommit::new().groups_per_table(1)
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ Options of --scenario concurrent, which takes --latency-ms [default: 0], --round
       --pool <N>               The most connections of SeaORM's pool, which has one for each client if that is less [default: 64];
                                diesel-async and Diesel have a connection for each client
       --threads <N>            Worker threads of tokio [default: 2]
-      --groups-per-table <N>   Groups of the table that are on their way at a time [default: 1]
+      --groups-per-table <N>   Groups of the table that are on their way at a time [default: by the server's distance]
 
 Before the transaction that is measured, each way does 100 of the same in one of its own: statements are prepared and ids in
 stock as in a service that has run for a while. Every other round goes from the last way to the first. After each run the
@@ -156,7 +156,7 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("orm") => concurrent.orm = Some(parser.value()?.string()?),
             Long("pool") => concurrent.pool = number(&parser.value()?.string()?)?,
             Long("threads") => concurrent.threads = number(&parser.value()?.string()?)?,
-            Long("groups-per-table") => concurrent.groups_per_table = number(&parser.value()?.string()?)?,
+            Long("groups-per-table") => concurrent.groups_per_table = Some(number(&parser.value()?.string()?)?),
             Long("yardstick-us") => yardstick = Duration::from_micros(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             other => bail!("{}; try --help", other.unexpected()),

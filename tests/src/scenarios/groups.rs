@@ -32,16 +32,23 @@ struct Crowd<A: Adapter> {
 
 type Rows = Outcome<Vec<Vec<Cell>>>;
 
-/// A group waits for whatever is on its way for as long as it takes.
+/// A group at a time, which waits for whatever is on its way for as long as it takes.
 fn patient() -> GroupCommit {
-    GroupCommit::new().lock_timeout(LONG)
+    GroupCommit::new().groups_per_table(1).lock_timeout(LONG)
 }
+
+/// A server next door, and one that is a few milliseconds away.
+const DISTANCES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(3)];
 
 impl<A: Adapter> Crowd<A> {
     fn new(schema: &str, callers: usize, group_commit: GroupCommit) -> Self {
+        Self::at(Duration::ZERO, schema, callers, group_commit)
+    }
+
+    fn at(distance: Duration, schema: &str, callers: usize, group_commit: GroupCommit) -> Self {
         let database = Database::create();
         database.execute(schema);
-        let proxy = Proxy::start(database.url(), Duration::ZERO);
+        let proxy = Proxy::start(database.url(), distance);
         let mut callers = A::Batched::several(proxy.url(), callers + 1).unwrap();
         let mut watcher = callers.pop().unwrap();
         watcher.enable(BatchOptions::new().group_commit(group_commit)).unwrap();
@@ -159,6 +166,26 @@ pub fn a_lone_insert_is_sent_as_it_is<A: Adapter>() {
     assert_eq!(crowd.watcher.stats().group_commit.alone, 1);
 }
 
+/// Where the way is long, what arrives does not wait for a round trip that is not its own; what is too much for that is grouped.
+pub fn where_the_server_is_far_inserts_do_not_wait_for_each_other<A: Adapter>() {
+    for (callers, are_grouped) in [(6, false), (40, true)] {
+        let mut crowd = Crowd::<A>::at(Duration::from_millis(5), NOTES, callers, GroupCommit::new());
+        crowd.watcher.rows(ADD_NOTE, &[Value::text("first")]).unwrap();
+        let Crowd { database, callers: crowd_callers, .. } = &mut crowd;
+        database.scope(|scope| {
+            for (number, caller) in crowd_callers.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    for at in 0..5 {
+                        caller.rows(ADD_NOTE, &[Value::text(&format!("{number} {at}"))]).unwrap();
+                    }
+                });
+            }
+        });
+        let stats = crowd.stats();
+        assert_eq!((stats.groups > 0, stats.inserts), (are_grouped, 1 + 5 * callers as u64), "{stats}");
+    }
+}
+
 /// A group that fails is undone as a whole, and each of its inserts is sent on its own.
 pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
     let mut crowd = Crowd::<A>::new(NOTES, 5, patient());
@@ -175,7 +202,7 @@ pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
 /// A group gives up on a lock of a stranger's, so that only whoever needs it waits for it.
 pub fn no_insert_waits_for_a_lock_that_another_insert_waits_for<A: Adapter>() {
     // Time enough for all to queue behind the first.
-    let mut crowd = Crowd::<A>::new(NOTES, 4, GroupCommit::new().lock_timeout(Duration::from_secs(3)));
+    let mut crowd = Crowd::<A>::new(NOTES, 4, patient().lock_timeout(Duration::from_secs(3)));
     let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
     stranger.begin().unwrap();
     stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
@@ -198,7 +225,7 @@ pub fn no_insert_waits_for_a_lock_that_another_insert_waits_for<A: Adapter>() {
 
 /// A lone insert that waits for a lock does not hold up those that come after it.
 pub fn inserts_do_not_queue_for_ever_behind_one_that_waits_for_a_lock<A: Adapter>() {
-    let mut crowd = Crowd::<A>::new(NOTES, 3, GroupCommit::new());
+    let mut crowd = Crowd::<A>::new(NOTES, 3, GroupCommit::new().groups_per_table(1));
     let mut stranger = A::Plain::connect(crowd.database.url()).unwrap();
     stranger.begin().unwrap();
     stranger.script("INSERT INTO notes (text) VALUES ('held')").unwrap();
@@ -465,8 +492,14 @@ pub fn a_connection_on_which_a_script_began_a_transaction_leads_no_group<A: Adap
 
 /// §2.4: whoever waits for one id after the other gets them in that order, whatever the inserts go by.
 pub fn ids_of_one_caller_increase_in_and_out_of_groups<A: Adapter>() {
-    const CALLERS: usize = 6;
-    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new());
+    for distance in DISTANCES {
+        ids_of_one_caller_increase::<A>(distance);
+    }
+}
+
+fn ids_of_one_caller_increase<A: Adapter>(distance: Duration) {
+    const CALLERS: usize = 12;
+    let mut crowd = Crowd::<A>::at(distance, NOTES, CALLERS, GroupCommit::new());
     let Crowd { database, callers, .. } = &mut crowd;
     database.scope(|scope| {
         for (number, caller) in callers.iter_mut().enumerate() {
@@ -520,9 +553,15 @@ pub fn a_group_whose_answer_is_lost_is_in_once<A: Adapter>() {
 
 /// Connections are cut at any moment: what a caller was told is in, is in once; what failed is in at most once.
 pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>() {
-    const CALLERS: usize = 8;
-    const INSERTS: usize = 40;
-    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().retries(10));
+    for distance in DISTANCES {
+        cut_under_load::<A>(distance);
+    }
+}
+
+fn cut_under_load<A: Adapter>(distance: Duration) {
+    const CALLERS: usize = 12;
+    const INSERTS: usize = 30;
+    let mut crowd = Crowd::<A>::at(distance, NOTES, CALLERS, GroupCommit::new().retries(10));
     let Crowd { database, proxy, callers, .. } = &mut crowd;
     let proxy = &*proxy;
     let told: Vec<(String, Option<i64>)> = database.scope(|scope| {

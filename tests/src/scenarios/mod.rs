@@ -71,6 +71,7 @@ macro_rules! for_each_scenario {
             answers::a_count_is_the_number_of_rows,
             groups::inserts_that_arrive_together_are_one_statement_and_each_gets_its_own_row,
             groups::a_lone_insert_is_sent_as_it_is,
+            groups::where_the_server_is_far_inserts_do_not_wait_for_each_other,
             groups::a_bad_row_alone_gets_its_error,
             groups::no_insert_waits_for_a_lock_that_another_insert_waits_for,
             groups::inserts_do_not_queue_for_ever_behind_one_that_waits_for_a_lock,

@@ -9,7 +9,7 @@ use super::*;
 fn a_statement_after_a_dropped_leader_comes_behind_its_group() {
     block_on(async {
         let database = database();
-        let group_commit = GroupCommit::new().lock_timeout(Duration::from_secs(60));
+        let group_commit = GroupCommit::new().groups_per_table(1).lock_timeout(Duration::from_secs(60));
         let options = BatchOptions::new().group_commit(group_commit);
         let (proxy, mut leader) = batched_with(&database, Duration::ZERO, options).await;
         let mut others = Vec::new();

@@ -12,9 +12,13 @@ fn options() -> BatchOptions {
     BatchOptions::new().group_commit(GroupCommit::new())
 }
 
-/// One that waits for whatever is on its way for as long as it takes.
+fn one_at_a_time() -> GroupCommit {
+    GroupCommit::new().groups_per_table(1)
+}
+
+/// A group at a time, which waits for whatever is on its way for as long as it takes.
 fn patient() -> BatchOptions {
-    BatchOptions::new().group_commit(GroupCommit::new().lock_timeout(Duration::from_secs(60)))
+    BatchOptions::new().group_commit(one_at_a_time().lock_timeout(Duration::from_secs(60)))
 }
 
 fn a_post(title: &str) -> post::ActiveModel {
@@ -95,7 +99,8 @@ fn a_leader_does_not_keep_the_only_connection_of_a_pool_from_those_who_want_it()
         let mut settings = ConnectOptions::new(proxy.url());
         settings.max_connections(1).sqlx_logging(false);
         let db = sea_orm::Database::connect(settings).await.unwrap();
-        let db = batch_seaorm::enable_batch_inserts_with(&db, options()).await.unwrap();
+        let options = BatchOptions::new().group_commit(one_at_a_time());
+        let db = batch_seaorm::enable_batch_inserts_with(&db, options).await.unwrap();
         let is_done = Arc::new(AtomicBool::new(false));
         let inserts = (0..16).map(|task| {
             let (db, is_done) = (db.clone(), Arc::clone(&is_done));

@@ -30,8 +30,8 @@ pub struct Rules {
     pub pool: usize,
     /// Worker threads of tokio.
     pub threads: usize,
-    /// See [`GroupCommit::groups_per_table`].
-    pub groups_per_table: usize,
+    /// See [`GroupCommit::groups_per_table`]; its default if it is not said.
+    pub groups_per_table: Option<usize>,
     /// Of a round trip, in addition to loopback's own.
     pub latency: Duration,
 }
@@ -45,7 +45,7 @@ impl Default for Rules {
             rounds: 5,
             pool: 64,
             threads: 2,
-            groups_per_table: 1,
+            groups_per_table: None,
             latency: Duration::ZERO,
         }
     }
@@ -124,13 +124,14 @@ impl Trial {
         let database = Database::create();
         database.execute(SCHEMA);
         let proxy = (!rules.latency.is_zero()).then(|| Proxy::start(database.url(), rules.latency));
+        let group_commit = GroupCommit::new();
         let job = Job {
             url: proxy.as_ref().map_or(database.url(), Proxy::url),
             clients,
             time: rules.time,
             pool: rules.pool,
             threads: rules.threads,
-            group_commit: GroupCommit::new().groups_per_table(rules.groups_per_table),
+            group_commit: rules.groups_per_table.map_or(group_commit, |groups| group_commit.groups_per_table(groups)),
         };
         for at in 1..=rules.rounds {
             for entry in &mut entries {
