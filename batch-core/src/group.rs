@@ -413,29 +413,30 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         let position = Position::behind(self.members.iter().map(|m| m.entry.terms.position), *descending);
         let mut positions = Positions::at(*sequence, position);
         let mut ids = Vec::with_capacity(count);
-        let mut asked = false;
-        loop {
-            let block = {
-                let mut stock = lock(&database.stock);
-                stock.wants(&need, &positions);
-                if stock.take(&[need], &mut positions, &mut ids) {
-                    break;
-                }
-                stock.block(&need, max)
-            };
-            if std::mem::replace(&mut asked, true) {
-                return Err(None);
+        let block = {
+            let mut stock = lock(&database.stock);
+            stock.wants(&need, &positions);
+            match stock.take(&[need], &mut positions, &mut ids) {
+                true => None,
+                false => Some(stock.block(&need, max)),
             }
+        };
+        if let Some(block) = block {
             self.groups.counters.note(|stats| stats.reservations += 1);
             let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
-            for (sequence, ids) in reserve::read(&rows).ids {
-                let mut stock = lock(&database.stock);
+            let reserved = reserve::read(&rows).ids;
+            let count = reserved.iter().map(|(_, ids)| ids.len() as u64).sum::<u64>();
+            self.groups.counters.note(|stats| stats.ids_reserved += count);
+            // Under one lock, or another group takes what this one has asked for.
+            let mut stock = lock(&database.stock);
+            for (sequence, ids) in reserved {
                 if let (Position::Lost, Some(&first)) = (positions.get(sequence), ids.first()) {
                     stock.discard_before(sequence, first);
                 }
                 stock.add(sequence, &ids, &mut positions, max);
-                drop(stock);
-                self.groups.counters.note(|stats| stats.ids_reserved += ids.len() as u64);
+            }
+            if !stock.take(&[need], &mut positions, &mut ids) {
+                return Err(None);
             }
         }
         for (member, id) in self.members.iter_mut().filter(|member| member.id.is_none()).zip(ids) {

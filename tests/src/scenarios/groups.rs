@@ -1,7 +1,7 @@
 //! Group commit: single-row INSERTs outside of transactions that arrive at the same time (`BatchOptions::group_commit`).
 
 use std::any::type_name;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -184,6 +184,46 @@ pub fn where_the_server_is_far_inserts_do_not_wait_for_each_other<A: Adapter>() 
         let stats = crowd.stats();
         assert_eq!((stats.groups > 0, stats.inserts), (are_grouped, 1 + 5 * callers as u64), "{stats}");
     }
+}
+
+/// Groups side by side that want the same keys, in any order: each key is in once, and all others are told that it is taken.
+pub fn of_those_who_want_the_same_key_one_gets_it_whatever_group_they_are_in<A: Adapter>() {
+    const CALLERS: usize = 20;
+    const INSERTS: usize = 8;
+    // Two of them others want too, in another order.
+    let key = |caller: usize, at: usize| match at {
+        3 => caller % 4,
+        4 => (caller + 1) % 4,
+        _ => 100 + caller * INSERTS + at,
+    };
+    let mut crowd = Crowd::<A>::at(Duration::from_millis(3), NOTES, CALLERS, GroupCommit::new());
+    let Crowd { database, callers, .. } = &mut crowd;
+    let told: Vec<(usize, Rows)> = database.scope(|scope| {
+        let threads: Vec<_> = callers
+            .iter_mut()
+            .enumerate()
+            .map(|(number, caller)| {
+                let keys = (0..INSERTS).map(move |at| key(number, at));
+                let insert = |key: usize| (key, caller.rows(ADD_NOTE, &[Value::text(&key.to_string())]));
+                scope.spawn(move || keys.map(insert).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut has_it = HashSet::new();
+    for (key, rows) in &told {
+        match rows {
+            Ok(rows) => assert!(rows.len() == 1 && has_it.insert(key), "{key}"),
+            Err(failure) => assert_eq!(failure.constraint.as_deref(), Some("notes_text_key"), "{failure}"),
+        }
+    }
+    let keys = told.iter().map(|(key, _)| key).collect::<HashSet<_>>();
+    assert!(keys.len() < told.len() && keys.iter().all(|key| has_it.contains(*key)));
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), keys.len() as i64);
+    let stats = crowd.stats();
+    assert!(stats.rows > 0 && stats.rows_fallen_back > 0, "{stats}");
+    // Each had the ids that it asked for.
+    assert!(!stats.fallbacks.contains_key(&Fallback::Ids), "{stats}");
 }
 
 /// A group that fails is undone as a whole, and each of its inserts is sent on its own.

@@ -72,6 +72,7 @@ macro_rules! for_each_scenario {
             groups::inserts_that_arrive_together_are_one_statement_and_each_gets_its_own_row,
             groups::a_lone_insert_is_sent_as_it_is,
             groups::where_the_server_is_far_inserts_do_not_wait_for_each_other,
+            groups::of_those_who_want_the_same_key_one_gets_it_whatever_group_they_are_in,
             groups::a_bad_row_alone_gets_its_error,
             groups::no_insert_waits_for_a_lock_that_another_insert_waits_for,
             groups::inserts_do_not_queue_for_ever_behind_one_that_waits_for_a_lock,
