@@ -601,7 +601,7 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
 
 fn cut_under_load<A: Adapter>(distance: Duration) {
     const CALLERS: usize = 8;
-    const INSERTS: usize = 40;
+    const INSERTS: usize = 25;
     let mut crowd = Crowd::<A>::at(distance, NOTES, CALLERS, GroupCommit::new().retries(10));
     let Crowd { database, proxy, callers, .. } = &mut crowd;
     let proxy = &*proxy;
@@ -631,7 +631,7 @@ fn cut_under_load<A: Adapter>(distance: Duration) {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // Connecting anew may take longer than that: some have to get through between two cuts.
             let before = done.load(Ordering::Relaxed);
-            let some_are_done = || done.load(Ordering::Relaxed) >= before + CALLERS / 2;
+            let some_are_done = || done.load(Ordering::Relaxed) >= before + CALLERS * 3 / 2;
             until(|| some_are_done() || threads.iter().all(|thread| thread.is_finished()));
             thread::sleep(Duration::from_micros(2_000 + u64::from(random >> 8) % 60_000));
             match random >> 30 {
