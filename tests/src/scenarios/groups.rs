@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -598,6 +599,7 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
     let mut crowd = Crowd::<A>::new(NOTES, CALLERS, GroupCommit::new().retries(10));
     let Crowd { database, proxy, callers, .. } = &mut crowd;
     let proxy = &*proxy;
+    let done = &AtomicUsize::new(0);
     let told: Vec<(String, Option<i64>)> = database.scope(|scope| {
         let threads: Vec<_> = callers
             .iter_mut()
@@ -612,6 +614,7 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
                             until(|| A::Batched::connect(proxy.url()).map(|new| *caller = new).is_ok());
                         }
                         told.push((text, result.ok().map(|rows| rows[0][0].int())));
+                        done.fetch_add(1, Ordering::Relaxed);
                     }
                     told
                 })
@@ -620,6 +623,10 @@ pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>(
         let mut random = 7_u32;
         while threads.iter().any(|thread| !thread.is_finished()) {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Connecting anew may take longer than that: some have to get through between two cuts.
+            let before = done.load(Ordering::Relaxed);
+            let some_are_done = || done.load(Ordering::Relaxed) >= before + CALLERS / 2;
+            until(|| some_are_done() || threads.iter().all(|thread| thread.is_finished()));
             thread::sleep(Duration::from_micros(2_000 + u64::from(random >> 8) % 60_000));
             match random >> 30 {
                 0 => proxy.cut(),
