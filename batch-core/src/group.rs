@@ -416,10 +416,8 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         let block = {
             let mut stock = lock(&database.stock);
             stock.wants(&need, &positions);
-            match stock.take(&[need], &mut positions, &mut ids) {
-                true => None,
-                false => Some(stock.block(&need, max)),
-            }
+            let has_them = stock.take(&[need], &mut positions, &mut ids);
+            (!has_them).then(|| stock.block(&need, max))
         };
         if let Some(block) = block {
             self.groups.counters.note(|stats| stats.reservations += 1);

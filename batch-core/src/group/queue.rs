@@ -124,6 +124,12 @@ struct Cell<R, E> {
     is_settled: bool,
 }
 
+impl<R, E> Cell<R, E> {
+    fn can_lead(&self) -> bool {
+        !self.is_gone && !self.is_lost
+    }
+}
+
 /// A row of a group.
 #[derive(Debug)]
 pub(crate) struct Member<R, E> {
@@ -614,14 +620,13 @@ impl<R, E> State<R, E> {
 
 impl<R, E> Entry<R, E> {
     fn can_lead(&self) -> bool {
-        let cell = lock(&self.cell);
-        !cell.is_gone && !cell.is_lost
+        lock(&self.cell).can_lead()
     }
 
     /// Whether it can lead and waits to be told so; who is slowed comes by itself.
     fn can_be_woken(&self) -> bool {
         let cell = lock(&self.cell);
-        !cell.is_gone && !cell.is_lost && cell.waker.is_some()
+        cell.can_lead() && cell.waker.is_some()
     }
 
     /// Its row, for the group that takes it out of the queue.

@@ -111,8 +111,9 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
         },
     );
     let block = (vec(op(), 1..18), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
-    let outside = prop_oneof![insert().prop_map(Op::Insert), select()];
-    (options, vec(prop_oneof![2 => block, 1 => outside], 1..6)).prop_map(|(options, ops)| Program { options, ops })
+    // Only some of them may join a group, and only where the options have groups.
+    let outside = prop_oneof![3 => insert().prop_map(Op::Insert), 1 => select()];
+    (options, vec(prop_oneof![1 => block, 1 => outside], 1..8)).prop_map(|(options, ops)| Program { options, ops })
 }
 
 fn op() -> impl Strategy<Value = Op> {

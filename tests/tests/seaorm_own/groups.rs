@@ -8,10 +8,7 @@ use sea_orm::{EntityTrait, IntoActiveModel};
 
 use super::*;
 
-fn options() -> BatchOptions {
-    BatchOptions::new().group_commit(GroupCommit::new())
-}
-
+/// However far the server is: on a slow machine it seems so far that most would go alone.
 fn one_at_a_time() -> GroupCommit {
     GroupCommit::new().groups_per_table(1)
 }
@@ -38,7 +35,8 @@ fn models_that_many_tasks_insert_are_each_their_own_row() {
     const TASKS: usize = 32;
     const POSTS: usize = 10;
     block_on(async {
-        let pool = pool_with(SCHEMA, Duration::ZERO, options()).await;
+        let options = BatchOptions::new().group_commit(one_at_a_time());
+        let pool = pool_with(SCHEMA, Duration::ZERO, options).await;
         let tasks = (0..TASKS).map(|task| {
             let db = pool.db.clone();
             tokio::spawn(async move {
@@ -203,7 +201,8 @@ fn a_task_that_is_stopped_while_it_leads_takes_nobody_along() {
 fn each_way_to_insert_a_model_joins_groups_and_the_metric_callback_hears_of_it() {
     const TASKS: usize = 24;
     block_on(async {
-        let mut pool = pool_with(SCHEMA, Duration::ZERO, options()).await;
+        let options = BatchOptions::new().group_commit(one_at_a_time());
+        let mut pool = pool_with(SCHEMA, Duration::ZERO, options).await;
         let heard = Arc::new(AtomicUsize::new(0));
         let hears = Arc::clone(&heard);
         pool.db.set_metric_callback(move |info| {
