@@ -26,13 +26,13 @@ mod queue;
 mod tests;
 
 use self::plan::{Key, Plan, Row, push_key, take_key};
-use self::queue::{Again, Entry, Release, Told, Turn};
+use self::queue::{Again, Entry, Release, Reserved, Told, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
-use crate::ids::{Need, Position, Positions};
+use crate::ids::{Losses, Need, Position, Positions};
 use crate::options::{BatchOptions, GroupCommit};
 use crate::reserve;
 use crate::statement::{Query, TextRow};
@@ -53,6 +53,8 @@ pub(crate) struct Terms {
     pub(crate) plan: Arc<Plan>,
     /// Where its connection stands in the sequence of its ids.
     pub(crate) position: Position,
+    /// How often that is lost.
+    pub(crate) losses: Losses,
     pub(crate) all_options: Arc<BatchOptions>,
     pub(crate) options: GroupCommit,
 }
@@ -81,6 +83,8 @@ pub struct GivenId {
     pub(crate) sequence: u32,
     pub(crate) id: i64,
     pub(crate) descending: bool,
+    /// How often the caller had lost its position before this was reserved, if that is known.
+    pub(crate) losses_before: Option<u64>,
 }
 
 /// An INSERT that is sent alone. Others of its table may wait for it, for a while.
@@ -419,8 +423,10 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             let has_them = stock.take(&[need], &mut positions, &mut ids);
             (!has_them).then(|| stock.block(&need, max))
         };
+        let (mut first, mut losses) = (None, Vec::new());
         if let Some(block) = block {
             self.groups.counters.note(|stats| stats.reservations += 1);
+            losses.extend(self.members.iter().map(|member| member.entry.terms.losses.count()));
             let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
             let reserved = reserve::read(&rows).ids;
             let count = reserved.iter().map(|(_, ids)| ids.len() as u64).sum::<u64>();
@@ -428,7 +434,8 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             // Under one lock, or another group takes what this one has asked for.
             let mut stock = lock(&database.stock);
             for (sequence, ids) in reserved {
-                if let (Position::Lost, Some(&first)) = (positions.get(sequence), ids.first()) {
+                first = ids.first().copied();
+                if let (Position::Lost, Some(first)) = (positions.get(sequence), first) {
                     stock.discard_before(sequence, first);
                 }
                 stock.add(sequence, &ids, &mut positions, max);
@@ -437,11 +444,14 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                 return Err(None);
             }
         }
-        for (member, id) in self.members.iter_mut().filter(|member| member.id.is_none()).zip(ids) {
+        let is_new = |id: i64| first.is_some_and(|first| if *descending { id <= first } else { id >= first });
+        let members = self.members.iter_mut().enumerate().filter(|(_, member)| member.id.is_none());
+        for ((at, member), id) in members.zip(ids) {
             if !plan.set_id(&mut member.row, id) {
                 return Err(None);
             }
-            member.id = Some(id);
+            let losses_before = losses.get(at).copied().filter(|_| is_new(id));
+            member.id = Some(Reserved { id, losses_before });
         }
         Ok(())
     }
@@ -602,7 +612,8 @@ fn member<R, E>(entry: Arc<Entry<R, E>>) -> queue::Member<R, E> {
 
 fn given<R, E>(plan: &Plan, member: &queue::Member<R, E>) -> Option<GivenId> {
     let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return None };
-    Some(GivenId { sequence: *sequence, id: member.id?, descending: *descending })
+    let Reserved { id, losses_before } = member.id?;
+    Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before })
 }
 
 /// The rows of an answer, which are found by their keys.

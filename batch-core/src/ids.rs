@@ -3,6 +3,8 @@
 //! The stock belongs to the database, so that what one connection leaves over serves the next (DESIGN.md §2.4).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many ids the first block of a sequence has.
 const FIRST_BLOCK: u32 = 64;
@@ -44,6 +46,21 @@ pub(crate) struct Positions {
     known: Vec<(u32, Position)>,
     /// Where the connection stands in a sequence that is not among those.
     others: Position,
+    losses: Losses,
+}
+
+/// How often a connection or a pool lost its position: what it got meanwhile is unknown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Losses(Arc<AtomicU64>);
+
+impl Losses {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,13 +97,20 @@ impl Position {
 impl Positions {
     /// A connection that stands there in one sequence.
     pub(crate) fn at(sequence: u32, position: Position) -> Self {
-        Self { known: vec![(sequence, position)], others: Position::Start }
+        Self { known: vec![(sequence, position)], others: Position::Start, losses: Losses::default() }
     }
 
-    /// The connection has got this id, and may have a later one.
-    pub(crate) fn reach(&mut self, sequence: u32, id: i64, descending: bool) {
-        let reached = self.get(sequence).later(Position::At(id), descending);
-        self.set(sequence, reached);
+    /// The connection has got this id, and may have a later one. It tells where a lost one is if it was reserved after the last
+    /// loss, that is, after `losses_before` of them: in a pool others insert meanwhile, and may have got later ids.
+    pub(crate) fn reach(&mut self, sequence: u32, id: i64, descending: bool, losses_before: Option<u64>) {
+        let position = self.get(sequence);
+        if position != Position::Lost || losses_before == Some(self.losses.count()) {
+            self.set(sequence, position.later(Position::At(id), descending));
+        }
+    }
+
+    pub(crate) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     pub(crate) fn get(&self, sequence: u32) -> Position {
@@ -106,10 +130,12 @@ impl Positions {
 
     /// Postgres itself gave the connection ids of the sequence.
     pub(crate) fn lose(&mut self, sequence: u32) {
+        self.losses.add();
         self.set(sequence, Position::Lost);
     }
 
     pub(crate) fn lose_all(&mut self) {
+        self.losses.add();
         self.known.clear();
         self.others = Position::Lost;
     }
@@ -382,6 +408,23 @@ mod tests {
         assert_eq!(take(&mut stock, &mut Positions::default(), 1), Some(vec![5]));
         positions.lose_all();
         assert_eq!(take(&mut stock, &mut positions, 1), None);
+    }
+
+    #[test]
+    fn an_id_that_was_reserved_before_a_loss_does_not_tell_where_a_pool_is() {
+        let mut positions = Positions::default();
+        positions.lose(SEQUENCE);
+        let before = positions.losses().count();
+        // Another of the pool's callers gets an id from Postgres.
+        positions.lose(SEQUENCE);
+        positions.reach(SEQUENCE, 5, false, Some(before));
+        positions.reach(SEQUENCE, 6, false, None);
+        assert_eq!(positions.get(SEQUENCE), Position::Lost);
+        let since = positions.losses().count();
+        positions.reach(SEQUENCE, 9, false, Some(since));
+        assert_eq!(positions.get(SEQUENCE), Position::At(9));
+        positions.reach(SEQUENCE, 7, false, Some(before));
+        assert_eq!(positions.get(SEQUENCE), Position::At(9));
     }
 
     #[test]

@@ -111,8 +111,9 @@ impl Batch {
         };
         let place =
             Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
+        let losses = self.positions.losses().clone();
         let database = Arc::clone(&self.database);
-        Ok(Request { row, terms: Terms { database, place, plan, position, all_options, options } })
+        Ok(Request { row, terms: Terms { database, place, plan, position, losses, all_options, options } })
     }
 
     /// What became of the INSERT of the last [`Step::Join`].
@@ -152,9 +153,9 @@ impl Batch {
 
     fn note_given(&mut self, id: Option<GivenId>) {
         self.stats.inserts_grouped += 1;
-        if let Some(GivenId { sequence, id, descending }) = id {
+        if let Some(GivenId { sequence, id, descending, losses_before }) = id {
             self.used_reserved_ids = true;
-            self.positions.reach(sequence, id, descending);
+            self.positions.reach(sequence, id, descending, losses_before);
         }
     }
 

@@ -135,8 +135,16 @@ impl<R, E> Cell<R, E> {
 pub(crate) struct Member<R, E> {
     pub entry: Arc<Entry<R, E>>,
     pub row: Row,
-    /// The id that was reserved for it.
-    pub id: Option<i64>,
+    pub id: Option<Reserved>,
+}
+
+/// An id that was reserved for a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    pub id: i64,
+    /// How often its caller's position was lost before, if it was reserved for this group; one that was in stock may be older
+    /// than any loss.
+    pub losses_before: Option<u64>,
 }
 
 /// Callers who have their result and are woken when this is dropped.

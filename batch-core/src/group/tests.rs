@@ -131,6 +131,8 @@ enum Fate {
     Runs,
     /// It is run, but its answer is lost.
     AnswerLost,
+    /// It is run at once; its answer takes much longer than an insert alone.
+    AnswerLate,
     /// It is lost before it is run.
     Lost,
     Fails(Failure),
@@ -138,6 +140,9 @@ enum Fate {
 
 type Shared = Arc<Mutex<Server>>;
 type User = (Vec<u8>, String);
+
+/// How long an insert takes that is sent alone.
+const ALONE: Duration = Duration::from_millis(5);
 
 /// A connection, and whoever uses it.
 #[derive(Clone)]
@@ -153,7 +158,7 @@ impl<const RECONNECTS: bool> Conn<RECONNECTS> {
         match fate {
             Fate::Lost => return Err(Failure::Lost),
             Fate::Fails(failure) => return Err(failure),
-            Fate::Runs | Fate::AnswerLost => {}
+            Fate::Runs | Fate::AnswerLate | Fate::AnswerLost => {}
         }
         let result = server.execute(query);
         if fate == Fate::AnswerLost { Err(Failure::Lost) } else { result }
@@ -209,16 +214,23 @@ impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
     }
 
     async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
-        let mut server = lock(&self.server);
-        server.statements.push("reserve".to_owned());
-        match server.fate.pop_front() {
-            Some(Fate::Lost | Fate::AnswerLost) => return Err(Failure::Lost),
-            Some(Fate::Fails(failure)) => return Err(failure),
-            Some(Fate::Runs) | None => {}
+        let (ids, fate) = {
+            let mut server = lock(&self.server);
+            server.statements.push("reserve".to_owned());
+            let fate = server.fate.pop_front();
+            match fate {
+                Some(Fate::Lost | Fate::AnswerLost) => return Err(Failure::Lost),
+                Some(Fate::Fails(failure)) => return Err(failure),
+                Some(Fate::Runs | Fate::AnswerLate) | None => {}
+            }
+            let count = i32::from_be_bytes(query.params[1].value.as_ref().unwrap()[24..28].try_into().unwrap());
+            let ids: Vec<String> = (1..=i64::from(count)).map(|n| (server.next_id + n).to_string()).collect();
+            server.next_id += i64::from(count);
+            (ids, fate)
+        };
+        if fate == Some(Fate::AnswerLate) {
+            time::sleep(40 * ALONE).await;
         }
-        let count = i32::from_be_bytes(query.params[1].value.as_ref().unwrap()[24..28].try_into().unwrap());
-        let ids: Vec<String> = (1..=i64::from(count)).map(|n| (server.next_id + n).to_string()).collect();
-        server.next_id += i64::from(count);
         Ok(vec![vec![Some("ids 7".to_owned()), Some(ids.join(" "))]])
     }
 
@@ -326,7 +338,7 @@ impl<const RECONNECTS: bool> World<RECONNECTS> {
                     Told::Row(i64::from_be_bytes(id.try_into().unwrap()), name)
                 }
                 Joined::Alone(pass) => {
-                    time::sleep(Duration::from_millis(5)).await;
+                    time::sleep(ALONE).await;
                     lock(&home).ran_outside(&recognised, Some(&pass));
                     Told::Alone
                 }
@@ -533,6 +545,20 @@ async fn serialization_failures_are_retried_as_often_as_the_options_say() {
     world.fate([Fate::Fails(Failure::Serialization); 3]);
     let last = tokio::join!(world.insert("c"), world.insert("d"));
     assert_eq!(last, (Told::Alone, Told::Row(4, "d".to_owned())));
+}
+
+/// DESIGN.md §2.4. Nobody knows which id the server gave to the one that was alone; it may be later than those in stock.
+#[tokio::test]
+async fn an_id_from_before_an_insert_of_another_caller_does_not_tell_where_a_pool_is() {
+    let world = World::<true>::with(GroupCommit::new().groups_per_table(2));
+    assert_eq!(world.all(&["first"]).await, [Told::Alone]);
+    // While the ids of the group are on their way back.
+    world.fate([Fate::AnswerLate]);
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| tokio::spawn(world.insert(name)));
+    assert_eq!((a.await.unwrap(), b.await.unwrap()), (Told::Alone, Told::Alone));
+    assert_eq!(world.all(&["meanwhile"]).await, [Told::Alone]);
+    assert_eq!(names(&[c.await.unwrap(), d.await.unwrap()]), ["c", "d"]);
+    assert_eq!(world.all(&["next"]).await, [Told::Alone]);
 }
 
 #[tokio::test]
