@@ -26,7 +26,7 @@ mod queue;
 mod tests;
 
 use self::plan::{Key, Plan, Row, push_key, take_key};
-use self::queue::{Again, Entry, Release, Reserved, Told, Turn};
+use self::queue::{Again, Entry, Release, Told, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
 use crate::database::{Database, lock};
@@ -83,7 +83,8 @@ pub struct GivenId {
     pub(crate) sequence: u32,
     pub(crate) id: i64,
     pub(crate) descending: bool,
-    /// How often the caller had lost its position before this was reserved, if that is known.
+    /// How often the caller had lost its position before, if it was reserved for this group; one that was in stock may be
+    /// older than any loss.
     pub(crate) losses_before: Option<u64>,
 }
 
@@ -407,7 +408,9 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     async fn reserve<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) -> Result<(), Option<E>> {
         let plan = Arc::clone(self.plan());
         let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return Ok(()) };
-        let count = self.members.iter().filter(|member| member.id.is_none()).count();
+        let without = self.members.iter().filter(|member| member.id.is_none());
+        let losses: Vec<u64> = without.map(|member| member.entry.terms.losses.count()).collect();
+        let count = losses.len();
         if count == 0 {
             return Ok(());
         }
@@ -423,10 +426,9 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             let has_them = stock.take(&[need], &mut positions, &mut ids);
             (!has_them).then(|| stock.block(&need, max))
         };
-        let (mut first, mut losses) = (None, Vec::new());
+        let mut first = None;
         if let Some(block) = block {
             self.groups.counters.note(|stats| stats.reservations += 1);
-            losses.extend(self.members.iter().map(|member| member.entry.terms.losses.count()));
             let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
             let reserved = reserve::read(&rows).ids;
             let count = reserved.iter().map(|(_, ids)| ids.len() as u64).sum::<u64>();
@@ -445,13 +447,13 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             }
         }
         let is_new = |id: i64| first.is_some_and(|first| if *descending { id <= first } else { id >= first });
-        let members = self.members.iter_mut().enumerate().filter(|(_, member)| member.id.is_none());
-        for ((at, member), id) in members.zip(ids) {
+        let without = self.members.iter_mut().filter(|member| member.id.is_none());
+        for ((member, id), losses) in without.zip(ids).zip(losses) {
             if !plan.set_id(&mut member.row, id) {
                 return Err(None);
             }
-            let losses_before = losses.get(at).copied().filter(|_| is_new(id));
-            member.id = Some(Reserved { id, losses_before });
+            let losses_before = is_new(id).then_some(losses);
+            member.id = Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before });
         }
         Ok(())
     }
@@ -478,7 +480,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         let mut answer = Answered::<L>::new(plan, rows);
         let members = std::mem::take(&mut self.members);
         let told = members.iter().enumerate().map(|(at, member)| {
-            let id = given(plan, member);
+            let id = member.id;
             let joined = match plan.fields.is_empty() {
                 true => Joined::Row { row: None, id },
                 false => match answer.take(at, member.row.key.as_deref().unwrap_or_default()) {
@@ -581,7 +583,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                     // The others have not been tried in vain.
                     self.tries = 0;
                     let joined = match result {
-                        Ok(row) => Joined::Row { row, id: given(plan, &member) },
+                        Ok(row) => Joined::Row { row, id: member.id },
                         Err(error) => Joined::Failed(error),
                     };
                     if matches!(joined, Joined::Row { .. }) {
@@ -608,12 +610,6 @@ async fn find<L: Leader>(leader: &mut L, plan: &Plan, row: &Row) -> Result<Optio
 
 fn member<R, E>(entry: Arc<Entry<R, E>>) -> queue::Member<R, E> {
     queue::Member { row: entry.take_row(), entry, id: None }
-}
-
-fn given<R, E>(plan: &Plan, member: &queue::Member<R, E>) -> Option<GivenId> {
-    let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return None };
-    let Reserved { id, losses_before } = member.id?;
-    Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before })
 }
 
 /// The rows of an answer, which are found by their keys.

@@ -43,23 +43,25 @@ struct Shelf {
 /// A connection's own position in each sequence: it never gets a lower id after a higher one.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    known: Vec<(u32, Position)>,
+    known: Vec<Known>,
     /// Where the connection stands in a sequence that is not among those.
     others: Position,
+}
+
+#[derive(Debug)]
+struct Known {
+    sequence: u32,
+    position: Position,
     losses: Losses,
 }
 
-/// How often a connection or a pool lost its position: what it got meanwhile is unknown.
+/// How often a connection or a pool lost its position in a sequence: what it got meanwhile is unknown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses(Arc<AtomicU64>);
 
 impl Losses {
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
-    }
-
-    fn add(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -94,27 +96,38 @@ impl Position {
     }
 }
 
+impl Known {
+    fn new(sequence: u32, position: Position) -> Self {
+        Self { sequence, position, losses: Losses::default() }
+    }
+
+    fn lose(&mut self) {
+        self.position = Position::Lost;
+        self.losses.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 impl Positions {
     /// A connection that stands there in one sequence.
     pub(crate) fn at(sequence: u32, position: Position) -> Self {
-        Self { known: vec![(sequence, position)], others: Position::Start, losses: Losses::default() }
+        Self { known: vec![Known::new(sequence, position)], others: Position::Start }
     }
 
     /// The connection has got this id, and may have a later one. It tells where a lost one is if it was reserved after the last
     /// loss, that is, after `losses_before` of them: in a pool others insert meanwhile, and may have got later ids.
     pub(crate) fn reach(&mut self, sequence: u32, id: i64, descending: bool, losses_before: Option<u64>) {
-        let position = self.get(sequence);
-        if position != Position::Lost || losses_before == Some(self.losses.count()) {
-            self.set(sequence, position.later(Position::At(id), descending));
+        let known = self.known(sequence);
+        if known.position != Position::Lost || losses_before == Some(known.losses.count()) {
+            known.position = known.position.later(Position::At(id), descending);
         }
     }
 
-    pub(crate) fn losses(&self) -> &Losses {
-        &self.losses
+    pub(crate) fn losses(&mut self, sequence: u32) -> Losses {
+        self.known(sequence).losses.clone()
     }
 
     pub(crate) fn get(&self, sequence: u32) -> Position {
-        self.known.iter().find(|(known, _)| *known == sequence).map_or(self.others, |(_, position)| *position)
+        self.known.iter().find(|known| known.sequence == sequence).map_or(self.others, |known| known.position)
     }
 
     /// The sequence gave `id` to this connection just now. That tells where it is if that was lost, or if the sequence
@@ -130,21 +143,24 @@ impl Positions {
 
     /// Postgres itself gave the connection ids of the sequence.
     pub(crate) fn lose(&mut self, sequence: u32) {
-        self.losses.add();
-        self.set(sequence, Position::Lost);
+        self.known(sequence).lose();
     }
 
     pub(crate) fn lose_all(&mut self) {
-        self.losses.add();
-        self.known.clear();
+        self.known.iter_mut().for_each(Known::lose);
         self.others = Position::Lost;
     }
 
     fn set(&mut self, sequence: u32, position: Position) {
-        match self.known.iter_mut().find(|(known, _)| *known == sequence) {
-            Some((_, known)) => *known = position,
-            None => self.known.push((sequence, position)),
-        }
+        self.known(sequence).position = position;
+    }
+
+    fn known(&mut self, sequence: u32) -> &mut Known {
+        let at = self.known.iter().position(|known| known.sequence == sequence).unwrap_or_else(|| {
+            self.known.push(Known::new(sequence, self.others));
+            self.known.len() - 1
+        });
+        &mut self.known[at]
     }
 }
 
@@ -412,19 +428,26 @@ mod tests {
 
     #[test]
     fn an_id_that_was_reserved_before_a_loss_does_not_tell_where_a_pool_is() {
+        const OTHER: u32 = SEQUENCE + 1;
         let mut positions = Positions::default();
         positions.lose(SEQUENCE);
-        let before = positions.losses().count();
+        let losses = positions.losses(SEQUENCE);
+        let before = losses.count();
         // Another of the pool's callers gets an id from Postgres.
         positions.lose(SEQUENCE);
         positions.reach(SEQUENCE, 5, false, Some(before));
         positions.reach(SEQUENCE, 6, false, None);
         assert_eq!(positions.get(SEQUENCE), Position::Lost);
-        let since = positions.losses().count();
+        let since = losses.count();
+        // Those of another table do not matter.
+        positions.lose(OTHER);
         positions.reach(SEQUENCE, 9, false, Some(since));
-        assert_eq!(positions.get(SEQUENCE), Position::At(9));
+        assert_eq!((positions.get(SEQUENCE), positions.get(OTHER)), (Position::At(9), Position::Lost));
         positions.reach(SEQUENCE, 7, false, Some(before));
         assert_eq!(positions.get(SEQUENCE), Position::At(9));
+        positions.lose_all();
+        positions.reach(SEQUENCE, 11, false, Some(since));
+        assert_eq!(positions.get(SEQUENCE), Position::Lost);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::drive::Cause;
 use crate::eligible::Reason;
 use crate::group::plan::{Key, Plan};
 use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown, Terms};
-use crate::ids::Position;
+use crate::ids::{Losses, Position};
 use crate::recognise::{Insert, Kind, Recognised};
 use crate::statement::{Binds, Purpose};
 
@@ -105,13 +105,12 @@ impl Batch {
             Err(reason) => return send(reason),
         };
         let row = plan.row(binds).map_err(Refusal::Send)?;
-        let position = match &plan.key {
-            Some(Key::Id { sequence, .. }) => self.positions.get(*sequence),
-            _ => Position::Start,
+        let (position, losses) = match &plan.key {
+            Some(Key::Id { sequence, .. }) => (self.positions.get(*sequence), self.positions.losses(*sequence)),
+            _ => (Position::Start, Losses::default()),
         };
         let place =
             Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
-        let losses = self.positions.losses().clone();
         let database = Arc::clone(&self.database);
         Ok(Request { row, terms: Terms { database, place, plan, position, losses, all_options, options } })
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::plan::Row;
-use super::{Counters, Group, Joined, Pass, Request, Shutdown, Terms};
+use super::{Counters, GivenId, Group, Joined, Pass, Request, Shutdown, Terms};
 use crate::database::lock;
 use crate::eligible::Reason;
 use crate::error::Error;
@@ -135,16 +135,8 @@ impl<R, E> Cell<R, E> {
 pub(crate) struct Member<R, E> {
     pub entry: Arc<Entry<R, E>>,
     pub row: Row,
-    pub id: Option<Reserved>,
-}
-
-/// An id that was reserved for a row.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reserved {
-    pub id: i64,
-    /// How often its caller's position was lost before, if it was reserved for this group; one that was in stock may be older
-    /// than any loss.
-    pub losses_before: Option<u64>,
+    /// The id that was reserved for it.
+    pub id: Option<GivenId>,
 }
 
 /// Callers who have their result and are woken when this is dropped.
