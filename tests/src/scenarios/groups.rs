@@ -624,9 +624,15 @@ pub fn a_group_whose_answer_is_lost_is_in_once<A: Adapter>() {
 
 /// Connections are cut at any moment: what a caller was told is in, is in once; what failed is in at most once.
 pub fn whatever_connections_are_cut_under_load_every_row_is_in_once<A: Adapter>() {
+    for distance in DISTANCES {
+        cut_under_load::<A>(distance);
+    }
+}
+
+fn cut_under_load<A: Adapter>(distance: Duration) {
     const CALLERS: usize = 8;
     const INSERTS: usize = 40;
-    let mut crowd = Crowd::<A>::new(NOTES_THAT_MAY_REPEAT, CALLERS, side_by_side().retries(10));
+    let mut crowd = Crowd::<A>::at(distance, NOTES_THAT_MAY_REPEAT, CALLERS, side_by_side().retries(10));
     let Crowd { database, proxy, callers, .. } = &mut crowd;
     let proxy = &*proxy;
     let done = &AtomicUsize::new(0);
