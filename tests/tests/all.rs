@@ -16,11 +16,6 @@ macro_rules! with_diesel {
             use batch_tests::diesel_adapter::Diesel;
             use batch_tests::scenarios;
 
-            #[test]
-            fn programs_cannot_tell_the_difference() {
-                crate::differential::programs_cannot_tell_the_difference::<Diesel>();
-            }
-
             $(#[test]
             fn $name() {
                 scenarios::$module::$name::<Diesel>();
@@ -35,11 +30,6 @@ macro_rules! with_diesel_async {
             use batch_tests::diesel_async_adapter::DieselAsync;
             use batch_tests::scenarios;
 
-            #[test]
-            fn programs_cannot_tell_the_difference() {
-                crate::differential::programs_cannot_tell_the_difference::<DieselAsync>();
-            }
-
             $(#[test]
             fn $name() {
                 scenarios::$module::$name::<DieselAsync>();
@@ -53,11 +43,6 @@ macro_rules! with_seaorm {
         mod seaorm_scenarios {
             use batch_tests::scenarios;
             use batch_tests::seaorm_adapter::{NOT_PORTABLE, SeaOrm};
-
-            #[test]
-            fn programs_cannot_tell_the_difference() {
-                crate::differential::programs_cannot_tell_the_difference::<SeaOrm>();
-            }
 
             $(#[test]
             fn $name() {

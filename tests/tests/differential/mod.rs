@@ -11,6 +11,9 @@ mod schema;
 
 use batch_core::{BatchOptions, GroupCommit, Nested, Reason, Stats};
 use batch_support::Database;
+use batch_tests::diesel_adapter::Diesel;
+use batch_tests::diesel_async_adapter::DieselAsync;
+use batch_tests::seaorm_adapter::SeaOrm;
 use batch_tests::{Adapter, Batching, Session};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -21,8 +24,23 @@ use self::run::{Errors, Event, Run, Transcript};
 const CASES: u32 = 1_000;
 const PROGRAMS_A_CONNECTION: u32 = 10;
 
+#[test]
+fn programs_of_diesel_cannot_tell_the_difference() {
+    programs_cannot_tell_the_difference::<Diesel>();
+}
+
+#[test]
+fn programs_of_diesel_async_cannot_tell_the_difference() {
+    programs_cannot_tell_the_difference::<DieselAsync>();
+}
+
+#[test]
+fn programs_of_seaorm_cannot_tell_the_difference() {
+    programs_cannot_tell_the_difference::<SeaOrm>();
+}
+
 /// Runs random programs on plain and batched connections of an adapter.
-pub(crate) fn programs_cannot_tell_the_difference<A: Adapter>() {
+fn programs_cannot_tell_the_difference<A: Adapter>() {
     let cases = std::env::var("BATCH_DIFFERENTIAL_CASES").map_or(CASES, |cases| cases.parse().unwrap());
     let seed = std::env::var("BATCH_DIFFERENTIAL_SEED").map_or_else(|_| rand_seed(), |seed| seed.parse().unwrap());
     let mut bytes = [0; 32];
