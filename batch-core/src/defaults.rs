@@ -42,8 +42,11 @@ pub(crate) fn understand(expression: &str, base_oid: u32, modifier: i32) -> Defa
 /// Whether another session of the same login would make the same of a default: it calls only Postgres' own functions that
 /// look at nothing but the clock and chance.
 pub(crate) fn is_shared(expression: &str) -> bool {
-    let is_session = |name: &str| matches!(name, "current_setting" | "pg_backend_pid");
-    calls(expression).is_some_and(|calls| calls.iter().all(|name| harmless::is_harmless(name) && !is_session(name)))
+    calls(expression).is_some_and(|calls| calls.iter().all(|name| is_shared_function(name)))
+}
+
+pub(crate) fn is_shared_function(name: &str) -> bool {
+    harmless::is_harmless(name) && !matches!(name, "current_setting" | "pg_backend_pid")
 }
 
 /// Which clock a default reads, for a column of type `base_oid`.

@@ -3,6 +3,7 @@
 mod both;
 
 pub mod answers;
+pub mod catalog;
 pub mod errors;
 pub mod groups;
 pub mod ids;
@@ -167,6 +168,9 @@ macro_rules! for_each_scenario {
             errors::merged_rows_keep_their_order_and_their_values,
             errors::flush_and_exclude_give_the_error_where_it_would_have_been,
             errors::a_connection_lost_in_the_middle_of_a_flush_is_an_error_and_nothing_is_in,
+            catalog::reading_the_catalog_waits_for_nobodys_lock,
+            catalog::what_others_have_dropped_does_not_stop_the_reading,
+            catalog::other_sessions_temporary_tables_are_not_read,
             lifecycle::a_connection_that_is_dropped_in_a_transaction_sends_nothing,
             lifecycle::a_panic_in_a_transaction_sends_nothing,
             lifecycle::after_a_panic_a_rollback_makes_the_connection_usable,
