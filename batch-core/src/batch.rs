@@ -7,7 +7,7 @@
 //! adapter                          engine
 //!   offer(statement, binds)   →      recognise → eligible → …
 //!                             ←    Step::Run(query)     first run this and give me the rows
-//!   ran(rows) | failed()      →
+//!   ran(rows) | failed(error) →
 //!                             ←    Step::Send           send it as it is, then tell me how it went
 //!   sent(ok)                  →
 //!                             ←    Step::Answer(rows)   or: here is the answer
@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+mod aborted;
 mod group;
 mod insert;
 mod pass;
@@ -30,6 +31,7 @@ use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
+use crate::failure::{AbortedBy, Failure};
 use crate::flush;
 use crate::group::{Pass, Request};
 use crate::ids::{Need, Positions, Stock};
@@ -58,8 +60,8 @@ pub enum Step {
     Join(Box<Request>),
     /// Nothing is sent: the engine refuses.
     Refuse(Error),
-    /// Return the error of the query that failed.
-    Raise,
+    /// Return this error, of a query that failed now or before.
+    Raise(Failure),
 }
 
 /// The batching of one connection.
@@ -85,8 +87,8 @@ pub struct Batch {
     offer: Option<Offer>,
     outbox: VecDeque<Query>,
     running: Option<Running>,
-    /// An error is being cleaned up after.
-    raising: bool,
+    /// The error that the program is to get, while it is being cleaned up after.
+    raising: Option<Failure>,
     sending: Option<Arc<Recognised>>,
     issued: Issued,
     /// Room for the decision about an INSERT, kept to spare allocations.
@@ -137,7 +139,9 @@ struct Transaction {
     open: bool,
     /// The server does not know of it yet.
     begin_is_held: bool,
-    aborted: bool,
+    aborted: Option<AbortedBy>,
+    /// Savepoints that were held back and that what is in the outbox sets.
+    savepoints_ahead: VecDeque<String>,
     read_only: bool,
     schema_changed: bool,
     session_changed: bool,
@@ -176,6 +180,10 @@ enum Offer {
         made: Option<Vec<Made>>,
     },
     Flush,
+    /// What is on its way is waited for.
+    Land,
+    /// See [`Batch::conclude`].
+    Conclude,
     Enable(BatchOptions),
     Explain,
 }
@@ -206,19 +214,21 @@ impl Issued {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Running {
     /// The savepoint before a catalog query inside a transaction, which its failure would abort.
     Guard,
     Catalog {
         epoch: u64,
     },
-    /// Its end.
-    Unguard,
+    /// Its end, and why the query failed if it did.
+    Unguard(Option<Failure>),
     /// A BEGIN that was held back.
     Begin,
     Reserve,
     Flush,
+    /// One that was held back is set, between two flushes.
+    Savepoint,
     /// The flush that was launched is waited for.
     Landing,
     /// Whether the server has aborted the transaction, as a statement that went past the rows seems to have.
@@ -368,7 +378,7 @@ impl Batch {
     /// under way. If it was the engine's own, rows may be lost, and the transaction can only be rolled back.
     pub fn cancelled(&mut self) {
         // One that was launched goes on by itself.
-        let was_running = self.running.take().is_some_and(|running| running != Running::Landing);
+        let was_running = self.running.take().is_some_and(|running| !matches!(running, Running::Landing));
         if was_running || !self.outbox.is_empty() {
             self.transaction.is_lost = self.transaction.open;
             self.discard_pending();
@@ -380,7 +390,7 @@ impl Batch {
         }
         self.offer = None;
         self.pass = None;
-        self.raising = false;
+        self.raising = None;
         self.flush_span = None;
     }
 
@@ -404,7 +414,7 @@ impl Batch {
             offer: None,
             outbox: VecDeque::new(),
             running: None,
-            raising: false,
+            raising: None,
             sending: None,
             issued: Issued::default(),
             scratch: Scratch::default(),
@@ -430,7 +440,7 @@ impl Batch {
     pub fn wants_binds(&self, statement: &Recognised) -> bool {
         let matter = statement.is_insert() || statement.may_demand() && self.has_pending();
         match self.transaction.open {
-            true => matter && !self.transaction.aborted,
+            true => matter && self.transaction.aborted.is_none(),
             false => statement.is_insert() && self.may_join(),
         }
     }
@@ -473,13 +483,12 @@ impl Batch {
     /// Sends what is pending.
     pub fn flush(&mut self) -> Step {
         self.offer = Some(Offer::Flush);
-        self.start_flush(FlushCause::Explicit);
         self.advance()
     }
 
     /// Waits for a flush that was launched, for what runs on the connection without being offered.
     pub fn land(&mut self) -> Step {
-        self.offer = Some(Offer::Flush);
+        self.offer = Some(Offer::Land);
         self.advance()
     }
 
@@ -540,7 +549,7 @@ impl Batch {
                 self.transaction.snapshot_taken |= self.is_on_server();
                 self.catalog_came(rows, epoch);
                 if self.guards_catalog() {
-                    return self.unguard("RELEASE SAVEPOINT batched_writes");
+                    return self.unguard("RELEASE SAVEPOINT batched_writes", None);
                 }
             }
             Some(Running::Reserve) => {
@@ -553,22 +562,29 @@ impl Batch {
                 self.flight = None;
                 self.ids_came(reserve::read(rows).ids);
             }
+            Some(Running::Savepoint) => drop(self.transaction.savepoints_ahead.pop_front()),
             // The statement failed before it reached the server, or its error is still to come.
-            Some(Running::Probe) => self.transaction.aborted = false,
-            Some(Running::Unguard | Running::Begin) | None => {}
+            Some(Running::Probe) => {
+                self.transaction.aborted = None;
+                self.doubt_is_over();
+            }
+            Some(Running::Unguard(_) | Running::Begin) | None => {}
         }
         self.advance()
     }
 
     /// The query of the last [`Step::Run`] or [`Step::Land`] failed.
-    pub fn failed(&mut self) -> Step {
+    ///
+    /// `failure` is the adapter's error, for [`Step::Raise`].
+    pub fn failed(&mut self, mut failure: Failure) -> Step {
         match self.running.take() {
             // The program goes on without batching.
             Some(Running::Catalog { epoch }) if !matches!(self.offer, Some(Offer::Enable(_))) => {
                 tracing::warn!("the catalog could not be read; inserts are sent one by one");
                 self.session.unreadable = Some(epoch);
                 return if self.guards_catalog() {
-                    self.unguard("ROLLBACK TO SAVEPOINT batched_writes; RELEASE SAVEPOINT batched_writes")
+                    let undo = "ROLLBACK TO SAVEPOINT batched_writes; RELEASE SAVEPOINT batched_writes";
+                    self.unguard(undo, Some(failure))
                 } else {
                     self.advance()
                 };
@@ -578,40 +594,32 @@ impl Batch {
                 tracing::warn!("ids could not be reserved");
                 return self.advance();
             }
-            Some(Running::Cleanup) => self.end_transaction(),
-            // COMMIT rolls back, and that is no error.
-            Some(Running::Probe) => {
-                self.discard_pending();
+            // What failed before counts.
+            Some(Running::Cleanup) => {
+                self.end_transaction();
                 return self.advance();
             }
+            Some(Running::Probe) => return self.probe_failed(failure),
+            Some(Running::Unguard(Some(first))) => failure = first,
             Some(Running::Landing) => {
                 self.flight = None;
                 // It goes with what is rolled back, and nobody need know.
                 if matches!(&self.offer, Some(Offer::Statement { recognised, .. })
                     if matches!(recognised.kind, Kind::Rollback | Kind::RollbackTo(_)))
                 {
-                    self.transaction.aborted = true;
+                    self.aborted_by_engine(&failure);
                     return self.advance();
                 }
             }
             _ => {}
         }
-        self.transaction.aborted = self.is_on_server();
+        self.aborted_by_engine(&failure);
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
         self.outbox.clear();
         self.flush_span = None;
-        let committing = matches!(&self.offer, Some(Offer::Statement { recognised, .. })
-            if matches!(recognised.kind, Kind::Commit));
-        self.offer = None;
-        self.raising = true;
-        // A COMMIT that fails ends the transaction.
-        if committing && self.is_on_server() {
-            self.outbox.push_back(Query::new(Purpose::Control, "ROLLBACK"));
-        } else if committing {
-            self.end_transaction();
-        }
-        self.advance()
+        let commits = matches!(&self.offer, Some(Offer::Statement { recognised, .. }) if recognised.commits());
+        self.raise(failure, commits)
     }
 
     /// The statement of the last [`Step::Send`] was sent.
@@ -619,7 +627,7 @@ impl Batch {
         let Some(recognised) = self.sending.take() else { return };
         self.pass = None;
         if !ok {
-            self.transaction.aborted = self.transaction.open;
+            self.aborted_by_program();
         }
         match &recognised.kind {
             Kind::Begin { read_only, fixes_snapshot, .. } if ok && !self.transaction.open => {
@@ -704,7 +712,7 @@ impl Batch {
 
     /// A statement that was sent failed after all, as rows are read one by one.
     pub fn failed_late(&mut self) {
-        self.transaction.aborted = self.transaction.open;
+        self.aborted_by_program();
     }
 
     /// What the catalog says about batching each table. Empty before [`Batch::explain`] has run.
@@ -752,7 +760,7 @@ impl Batch {
     fn needs_connection(&self) -> bool {
         let is_sent = match &self.offer {
             Some(Offer::Statement { send, .. }) => *send,
-            Some(Offer::Flush | Offer::Enable(_) | Offer::Explain) => true,
+            Some(Offer::Flush | Offer::Land | Offer::Conclude | Offer::Enable(_) | Offer::Explain) => true,
             None => false,
         };
         is_sent || !self.outbox.is_empty()
@@ -768,8 +776,11 @@ impl Batch {
                 return self.send_begin();
             }
             if let Some(mut query) = self.outbox.pop_front() {
-                let cleaning = self.raising;
-                self.running = Some(if cleaning { Running::Cleanup } else { Running::Flush });
+                self.running = Some(match query.purpose {
+                    _ if self.raising.is_some() => Running::Cleanup,
+                    Purpose::Control => Running::Savepoint,
+                    Purpose::Flush | Purpose::Ask => Running::Flush,
+                });
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
                 query.ahead =
                     query.purpose == Purpose::Flush && self.outbox.is_empty() && self.transaction.flushes_ahead;
@@ -777,11 +788,16 @@ impl Batch {
                 return Step::Run(query);
             }
             self.flush_span = None;
-            if std::mem::take(&mut self.raising) {
-                return Step::Raise;
+            if let Some(failure) = self.raising.take() {
+                return Step::Raise(failure);
             }
             match self.offer.take() {
-                None | Some(Offer::Flush) => return Step::Answer(Answer::default()),
+                None | Some(Offer::Land) => return Step::Answer(Answer::default()),
+                Some(offer @ (Offer::Flush | Offer::Conclude)) => {
+                    if let Some(step) = self.settle(offer) {
+                        return step;
+                    }
+                }
                 Some(Offer::Enable(options)) => match &self.session.catalog {
                     Some(_) => {
                         self.database.enable(options);
@@ -809,6 +825,11 @@ impl Batch {
                         self.sending = Some(recognised);
                         return Step::Send;
                     }
+                    let is_undone = matches!(recognised.kind, Kind::Rollback | Kind::RollbackTo(_));
+                    if self.is_in_doubt() && !is_undone {
+                        self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
+                        return self.probe();
+                    }
                     let step = match &recognised.kind {
                         Kind::Insert(_) => self.insert(recognised, binds, reserved, made),
                         _ => self.statement(&recognised, &binds),
@@ -823,7 +844,7 @@ impl Batch {
 
     /// Decides about any other statement; `None` to look again.
     fn statement(&mut self, recognised: &Arc<Recognised>, binds: &Binds) -> Option<Step> {
-        let merge = self.options.nested == Nested::Merge && self.transaction.open && !self.transaction.aborted;
+        let merge = self.options.nested == Nested::Merge && self.transaction.open && self.transaction.aborted.is_none();
         let effects = match &recognised.kind {
             Kind::Other(effects) | Kind::UnfitInsert { effects, .. } => *effects,
             _ => Effects::default(),
@@ -837,6 +858,9 @@ impl Batch {
         if self.transaction.is_lost && !matches!(recognised.kind, Kind::Rollback) {
             return Some(Step::Refuse(Error::cancelled()));
         }
+        if let Some(step) = self.raise_again(recognised) {
+            return Some(step);
+        }
         let done = Some(Step::Answer(Answer::default()));
         match &recognised.kind {
             Kind::Begin { .. } if !self.transaction.open => {
@@ -847,15 +871,6 @@ impl Batch {
                     self.send_later(recognised, true);
                     return Some(self.read_catalog());
                 }
-            }
-            Kind::Commit if self.transaction.aborted && !self.pending.is_empty() => {
-                // The rows' own error must not be taken for that of an aborted transaction, which COMMIT does not tell.
-                self.send_later(recognised, false);
-                if self.flight.is_some() {
-                    return Some(self.start_landing());
-                }
-                self.running = Some(Running::Probe);
-                return Some(Step::Run(Query::new(Purpose::Control, "SELECT 1")));
             }
             Kind::Commit => {
                 self.pending.release_all();
@@ -911,6 +926,7 @@ impl Batch {
         let rows = self.pending.rows();
         let bytes = self.pending.bytes();
         self.lost_last_value = self.loses_last_value();
+        self.transaction.savepoints_ahead.extend(self.pending.savepoints().map(str::to_owned));
         let segments = self.pending.take();
         let tables = pending::rows_by_table(&segments);
         self.flush_span = Some(tracing::debug_span!("flush", ?tables, rows, bytes, %cause));
@@ -1017,8 +1033,8 @@ impl Batch {
         self.is_on_server() && !matches!(self.offer, Some(Offer::Enable(_)))
     }
 
-    fn unguard(&mut self, sql: &str) -> Step {
-        self.running = Some(Running::Unguard);
+    fn unguard(&mut self, sql: &str, failure: Option<Failure>) -> Step {
+        self.running = Some(Running::Unguard(failure));
         Step::Run(Query::new(Purpose::Control, sql))
     }
 
@@ -1179,7 +1195,7 @@ impl Batch {
     }
 
     fn rolled_back_to_savepoint(&mut self) {
-        self.transaction.aborted = false;
+        self.transaction.aborted = None;
         if self.transaction.session_changed {
             self.unsettle();
             self.transaction.clocks = None;

@@ -1,19 +1,25 @@
-//! What adapters share that drive the engine: the loop of the async ones, a guard for futures that are dropped, and which
-//! error counts.
+//! What adapters share that drive the engine: the loop of the async ones, and a guard for futures that are dropped.
 
 use std::sync::Arc;
 
 use crate::answer::{Answer, Rows};
 use crate::batch::{Batch, Step};
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::group::{Joined, Pass, Request};
 use crate::recognise::Recognised;
-use crate::statement::{Binds, Purpose, Query, TextRow};
+use crate::statement::{Binds, Query, TextRow};
 
 /// The connection of an async adapter, as the engine's statements are run on it.
 pub trait Line: Send {
     /// The ORM's or driver's error.
     type Error: Send;
+
+    /// Keeps an error, so that [`Line::give`] can give it more than once.
+    fn keep(error: Self::Error) -> Failure;
+
+    /// Gives an error that was kept. Each time it says the same.
+    fn give(failure: &Failure) -> Self::Error;
 
     /// Runs a statement of the engine.
     fn run(&mut self, query: &Query) -> impl Future<Output = Result<Vec<TextRow>, Self::Error>> + Send;
@@ -85,9 +91,8 @@ pub async fn drive<'a, L: Line>(
 ) -> Result<Outcome<'a>, L::Error> {
     let mut guard = StepGuard::new(batch);
     let mut step = begin(guard.batch());
-    let mut cause = Cause::default();
     loop {
-        let (purpose, result) = match step {
+        let result = match step {
             Step::Send => return Ok(Outcome::Send(guard)),
             Step::Answer(answer) => {
                 guard.done();
@@ -97,16 +102,16 @@ pub async fn drive<'a, L: Line>(
                 guard.done();
                 return Err(L::refused(error));
             }
-            Step::Raise => {
+            Step::Raise(failure) => {
                 guard.done();
-                return Err(cause.into_error().unwrap_or_else(|| L::refused(Error::lost())));
+                return Err(L::give(&failure));
             }
             Step::Join(request) => {
                 let joined = line.join(*request).await;
-                step = guard.batch().joined(joined, &mut cause);
+                step = guard.batch().joined(joined, L::keep);
                 continue;
             }
-            Step::Land => (Purpose::Flush, line.land().await),
+            Step::Land => line.land().await,
             Step::Run(query) => {
                 let launched = if query.ahead { line.launch(query) } else { Err(query) };
                 match launched {
@@ -114,16 +119,13 @@ pub async fn drive<'a, L: Line>(
                         step = guard.batch().launched();
                         continue;
                     }
-                    Err(query) => (query.purpose, line.run(&query).await),
+                    Err(query) => line.run(&query).await,
                 }
             }
         };
         step = match result {
             Ok(rows) => guard.batch().ran(&rows),
-            Err(error) => {
-                cause.note(purpose, error);
-                guard.batch().failed()
-            }
+            Err(error) => guard.batch().failed(L::keep(error)),
         };
     }
 }
@@ -163,29 +165,5 @@ impl Drop for StepGuard<'_> {
         if !self.done {
             self.batch.cancelled();
         }
-    }
-}
-
-/// The error that the program gets where several of the engine's statements failed in one step.
-#[derive(Debug)]
-pub struct Cause<E>(Option<E>);
-
-impl<E> Default for Cause<E> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<E> Cause<E> {
-    /// A statement of the engine failed: it is the cause of those that fail in cleaning up after it.
-    pub fn note(&mut self, purpose: Purpose, error: E) {
-        if purpose != Purpose::Control || self.0.is_none() {
-            self.0 = Some(error);
-        }
-    }
-
-    /// The error for [`Step::Raise`].
-    pub fn into_error(self) -> Option<E> {
-        self.0
     }
 }

@@ -36,12 +36,12 @@
 //! let begin = batch.recognise("SELECT 1");
 //! match batch.offer(begin, Binds::default()) {
 //!     Step::Send => { /* send the statement, then: */ batch.sent(true) }
-//!     Step::Run(query) => { /* run it, then batch.ran(&rows) or batch.failed() */ }
+//!     Step::Run(query) => { /* run it, then batch.ran(&rows) or batch.failed(Failure::new(error)) */ }
 //!     Step::Land => { /* only after batch.launched() */ }
 //!     Step::Join(_) => { /* only after joins_groups(): group::join(…), then batch.joined(…) */ }
 //!     Step::Answer(answer) => { /* give the program answer.rows */ }
 //!     Step::Refuse(error) => { /* give the program the error */ }
-//!     Step::Raise => { /* give the program the error of the query that failed */ }
+//!     Step::Raise(failure) => { /* give the program failure.error() */ }
 //! }
 //! ```
 
@@ -53,6 +53,7 @@ mod defaults;
 pub mod drive;
 mod eligible;
 mod error;
+mod failure;
 mod flush;
 pub mod group;
 mod harmless;
@@ -73,6 +74,7 @@ pub use batch::{Asked, Batch, Step};
 pub use catalog::SESSION_SQL;
 pub use eligible::Reason;
 pub use error::Error;
+pub use failure::Failure;
 pub use options::{BatchOptions, GroupCommit, Nested, WhenFull};
 pub use recognise::Recognised;
 pub use statement::{BindType, Binds, Param, Purpose, Query, TextRow};

@@ -93,7 +93,12 @@ impl Pending {
 
     /// Whether a savepoint is held back.
     pub(crate) fn holds_savepoint(&self) -> bool {
-        self.segments.iter().any(|segment| segment.savepoint.is_some())
+        self.savepoints().next().is_some()
+    }
+
+    /// Those that are held back, the innermost last.
+    pub(crate) fn savepoints(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| segment.savepoint.as_deref())
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -26,6 +26,8 @@ pub struct Recognised {
     pub(crate) sight: Sight,
     /// A SELECT that may look at rows of certain values only.
     demanding: Option<Demanding>,
+    /// How what ends transactions in a way that is not followed begins, where that is an end that an aborted one allows.
+    opening: Option<Box<Kind>>,
 }
 
 /// Parsed when rows wait for the first time that it is issued.
@@ -51,7 +53,17 @@ impl Recognised {
     }
 
     fn new(kind: Kind, names: Box<[String]>) -> Self {
-        Self { kind, names, sight: Sight::Anything, demanding: None }
+        Self { kind, names, sight: Sight::Anything, demanding: None, opening: None }
+    }
+
+    /// What it does first, as far as transactions go: a script may begin with a COMMIT.
+    pub(crate) fn first(&self) -> &Kind {
+        self.opening.as_deref().unwrap_or(&self.kind)
+    }
+
+    /// Whether it ends the transaction by a COMMIT, in whatever form.
+    pub(crate) fn commits(&self) -> bool {
+        matches!(self.first(), Kind::Commit)
     }
 
     /// Whether the values bound to it may tell that it looks at no row of a table that it names.
@@ -295,6 +307,7 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
         };
         let mut recognised = Recognised::new(kind, names);
         if let Kind::Other(effects) = recognised.kind {
+            recognised.opening = opening(first).filter(|_| effects.tangles_transaction);
             // `(SELECT …)` begins with no word.
             let verb = word(first, 0).unwrap_or_else(|| "select".to_owned());
             recognised.sight = Sight::of(first, &verb, effects);
@@ -306,7 +319,19 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
     }
     let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
-    Recognised::new(Kind::Other(effects), names(&tokens))
+    Recognised { opening: opening(first), ..Recognised::new(Kind::Other(effects), names(&tokens)) }
+}
+
+/// See [`Recognised::opening`].
+fn opening(tokens: &[Token]) -> Option<Box<Kind>> {
+    let second = word(tokens, 1).unwrap_or_default();
+    let kind = match word(tokens, 0)?.as_str() {
+        "commit" | "end" if second != "prepared" => Kind::Commit,
+        "prepare" if second == "transaction" => Kind::Commit,
+        "rollback" => rollback_to(tokens),
+        _ => return None,
+    };
+    matches!(kind, Kind::Commit | Kind::RollbackTo(_)).then(|| kind.into())
 }
 
 /// Every name in a statement, as the catalog spells it, sorted and once.

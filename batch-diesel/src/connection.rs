@@ -1,6 +1,7 @@
 //! [`PgConnection`]: Diesel's connection with the engine in front.
 
 use std::any::Any;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,12 @@ impl PgConnection {
     /// What Postgres says about the rows; the transaction is then aborted.
     pub fn flush(&mut self) -> QueryResult<()> {
         let step = self.batch.flush();
+        run::drive(&mut self.inner, &mut self.batch, step).map(drop)
+    }
+
+    /// Whether the transaction could be committed ([`Batch::conclude`]).
+    fn conclude(&mut self) -> QueryResult<()> {
+        let step = self.batch.conclude();
         run::drive(&mut self.inner, &mut self.batch, step).map(drop)
     }
 
@@ -187,6 +194,26 @@ impl Connection for PgConnection {
         let inner = diesel::PgConnection::establish(database_url)?;
         let batch = Batch::new(database_url).holds_begin().prepares_late().joins_groups();
         Ok(Self { inner: Inner::new(inner), batch, known: Known::default() })
+    }
+
+    fn test_transaction<T, E, F>(&mut self, f: F) -> T
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: Debug,
+    {
+        let mut user_result = None;
+        let _ = self.transaction::<(), _, _>(|conn| {
+            let result = f(conn).map_err(|error| format!("{error:?}"));
+            // What waits would never be sent, and Diesel drops the error of the ROLLBACK.
+            user_result = Some(result.and_then(|value| match conn.conclude() {
+                Ok(()) => Ok(value),
+                Err(error) => Err(format!("{error:?}")),
+            }));
+            Err(Error::RollbackTransaction)
+        });
+        user_result
+            .expect("Transaction never executed")
+            .unwrap_or_else(|error| panic!("Transaction did not succeed: {error}"))
     }
 
     fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>

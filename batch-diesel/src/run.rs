@@ -1,6 +1,5 @@
 //! Runs the engine's statements on Diesel's connection.
 
-use batch_core::drive::Cause;
 use batch_core::{Answer, Batch, Purpose, Query, Step, TextRow};
 use diesel::PgConnection;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
@@ -13,26 +12,23 @@ use crate::{error, group};
 
 /// Does what the engine says until there is an answer; `None` where the statement is to be sent.
 pub(crate) fn drive(inner: &mut Inner, batch: &mut Batch, mut step: Step) -> QueryResult<Option<Answer>> {
-    let mut cause = Cause::default();
     loop {
         step = match step {
             Step::Send => return Ok(None),
             Step::Answer(answer) => return Ok(Some(answer)),
             Step::Refuse(refused) => return Err(error::refusal(refused)),
+            Step::Raise(failure) => return Err(error::give(&failure)),
             // Nothing is launched here that could land.
-            Step::Raise | Step::Land => return Err(cause.into_error().unwrap_or_else(error::missing)),
+            Step::Land => return Err(error::missing()),
             Step::Join(request) => {
                 let joined = group::join(&mut inner.conn, *request);
-                batch.joined(joined, &mut cause)
+                batch.joined(joined, error::keep)
             }
             Step::Run(query) => {
                 let count = inner.take_count(batch.holds_back_begin());
                 let next = match run(&mut inner.conn, &query) {
                     Ok(rows) => batch.ran(&rows),
-                    Err(error) => {
-                        cause.note(query.purpose, error);
-                        batch.failed()
-                    }
+                    Err(error) => batch.failed(error::keep(error)),
                 };
                 // A flush that is the whole transaction has ended it.
                 inner.put_back(count.filter(|_| batch.is_in_transaction()));

@@ -17,24 +17,24 @@ impl Called {
         match error {
             Failure::Refused(message) => DbErr::Custom(message),
             Failure::Sqlx(error) => match self {
-                Self::Exec => DbErr::Exec(RuntimeErr::SqlxError(Arc::new(error))),
-                Self::Query => DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))),
+                Self::Exec => DbErr::Exec(RuntimeErr::SqlxError(error)),
+                Self::Query => DbErr::Query(RuntimeErr::SqlxError(error)),
             },
         }
     }
 }
 
-/// Why a statement failed.
-#[derive(Debug)]
+/// Why a statement failed. The program may have to be given it more than once.
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    Sqlx(sqlx::Error),
+    Sqlx(Arc<sqlx::Error>),
     /// The engine refused it.
     Refused(String),
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Sqlx(error)
+        Self::Sqlx(Arc::new(error))
     }
 }
 

@@ -57,8 +57,8 @@ impl Connection {
         if self.conn.is_none() {
             self.conn = Some(self.pool.acquire().await?);
         }
-        let Some(conn) = &mut self.conn else { return Err(Failure::Sqlx(sqlx::Error::WorkerCrashed)) };
-        let result = work(conn).await.map_err(Failure::Sqlx);
+        let Some(conn) = &mut self.conn else { return Err(sqlx::Error::WorkerCrashed.into()) };
+        let result = work(conn).await.map_err(Failure::from);
         if result.as_ref().is_err_and(|error| Self::failure(error) == Kind::Lost)
             && let Some(mut lost) = self.conn.take()
         {
@@ -92,17 +92,16 @@ impl Leader for Connection {
     }
 
     fn failure(error: &Failure) -> Kind {
-        match error {
-            Failure::Sqlx(sqlx::Error::Database(error)) => {
-                error.code().map_or(Kind::Other, |code| Kind::of_sqlstate(&code))
-            }
-            Failure::Sqlx(sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => Kind::Lost,
-            Failure::Sqlx(_) | Failure::Refused(_) => Kind::Other,
+        let Failure::Sqlx(error) = error else { return Kind::Other };
+        match &**error {
+            sqlx::Error::Database(error) => error.code().map_or(Kind::Other, |code| Kind::of_sqlstate(&code)),
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Kind::Lost,
+            _ => Kind::Other,
         }
     }
 
     fn lost(error: batch_core::Error) -> Failure {
-        Failure::Sqlx(sqlx::Error::Io(io::Error::new(io::ErrorKind::ConnectionReset, error)))
+        sqlx::Error::Io(io::Error::new(io::ErrorKind::ConnectionReset, error)).into()
     }
 
     async fn sleep(time: Duration) {

@@ -41,6 +41,17 @@ impl Line {
 impl batch_core::drive::Line for Line {
     type Error = Failure;
 
+    fn keep(error: Failure) -> batch_core::Failure {
+        batch_core::Failure::new(error)
+    }
+
+    fn give(failure: &batch_core::Failure) -> Failure {
+        match failure.error::<Failure>() {
+            Some(error) => (*error).clone(),
+            None => <Self as batch_core::drive::Line>::refused(batch_core::Error::lost()),
+        }
+    }
+
     async fn run(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {
         Ok(run::run(self.conn()?, query).await?)
     }

@@ -16,6 +16,7 @@ impl<'c> IntoDatabaseExecutor<'c> for &'c DatabaseConnection {
 
 #[cfg(feature = "schema-sync")]
 mod sync {
+    use std::sync::Arc;
     use std::time::Instant;
 
     use sea_orm::sea_query::SelectStatement;
@@ -53,9 +54,11 @@ mod sync {
     async fn rows(txn: &DatabaseTransaction, stmt: Statement) -> Result<Vec<SqlxRow>, SqlxError> {
         let start = Instant::now();
         let rows = txn.all_rows(&stmt).await;
+        let other = |failure| SqlxError::AnyDriverError(Box::new(Called::Query.error(failure)));
         let rows = txn.measured(start, &stmt, rows).map_err(|failure| match failure {
-            Failure::Sqlx(error) => error,
-            refused => SqlxError::AnyDriverError(Box::new(Called::Query.error(refused))),
+            // A flush's error is kept, and so is shared.
+            Failure::Sqlx(error) => Arc::try_unwrap(error).unwrap_or_else(|error| other(Failure::Sqlx(error))),
+            refused => other(refused),
         })?;
         Ok(rows.into_iter().map(SqlxRow::Postgres).collect())
     }

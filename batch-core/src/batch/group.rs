@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
-use crate::drive::Cause;
 use crate::eligible::Reason;
+use crate::failure::Failure;
 use crate::group::plan::{Key, Plan};
 use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown, Terms};
 use crate::ids::{Losses, Position};
 use crate::recognise::{Insert, Kind, Recognised};
-use crate::statement::{Binds, Purpose};
+use crate::statement::Binds;
 
 /// What an INSERT outside of transactions does, on a driver that hands out another connection for each statement.
 #[derive(Debug)]
@@ -115,8 +115,8 @@ impl Batch {
         Ok(Request { row, terms: Terms { database, place, plan, position, losses, all_options, options } })
     }
 
-    /// What became of the INSERT of the last [`Step::Join`].
-    pub fn joined<E>(&mut self, joined: Joined<Rows, E>, cause: &mut Cause<E>) -> Step {
+    /// What became of the INSERT of the last [`Step::Join`]. `keep` makes a failure of the adapter's error.
+    pub fn joined<E>(&mut self, joined: Joined<Rows, E>, keep: impl FnOnce(E) -> Failure) -> Step {
         match joined {
             Joined::Row { row, id } => {
                 self.offer = None;
@@ -138,8 +138,7 @@ impl Batch {
             }
             Joined::Failed(error) => {
                 self.offer = None;
-                cause.note(Purpose::Flush, error);
-                Step::Raise
+                Step::Raise(keep(error))
             }
         }
     }

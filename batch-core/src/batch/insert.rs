@@ -135,7 +135,7 @@ impl Batch {
         if !self.transaction.open {
             return self.decide_outside(recognised, insert, binds);
         }
-        if self.transaction.aborted {
+        if self.transaction.aborted.is_some() {
             return Decision::Send(Reason::Aborted);
         }
         if self.transaction.read_only {

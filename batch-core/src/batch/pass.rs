@@ -11,7 +11,7 @@ impl Batch {
     /// Whether rows wait that the statement cannot see or touch.
     pub(super) fn passes(&mut self, recognised: &Recognised, binds: &Binds) -> bool {
         let is_known = self.transaction.open
-            && !self.transaction.aborted
+            && self.transaction.aborted.is_none()
             && !self.transaction.is_lost
             && !self.transaction.is_uncertain
             && self.session.unsettled.is_none();

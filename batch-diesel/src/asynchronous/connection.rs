@@ -1,5 +1,6 @@
 //! [`AsyncPgConnection`].
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use diesel::connection::{CacheSize, Instrumentation, StrQueryHelper};
 use diesel::pg::{Pg, PgNotification};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
 use diesel::result::{ConnectionResult, DatabaseErrorKind, Error, QueryResult};
-use diesel_async::{AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection};
+use diesel_async::{
+    AnsiTransactionManager, AsyncConnection, AsyncConnectionCore, SimpleAsyncConnection, TransactionManager,
+};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio_postgres::tls::TlsStream;
@@ -23,7 +26,7 @@ use super::run::{Inner, Wire};
 use super::stream::{InnerRow, RowStream, Unread};
 use super::transaction::flush_failed;
 use super::types::{TypeName, Types};
-use super::{AsyncTransactionBuilder, identity};
+use super::{AsyncCallback, AsyncTransactionBuilder, identity};
 use crate::bind;
 use crate::recognise::{Known, Text};
 use crate::row::Row;
@@ -75,8 +78,16 @@ impl AsyncPgConnection {
     ///
     /// What Postgres says about the rows; the transaction is then aborted.
     pub async fn flush(&mut self) -> QueryResult<()> {
+        self.unread.settle(&mut self.batch).await;
         let (mut wire, batch) = self.wire();
         drive(&mut wire, batch, |batch| batch.flush()).await.map(drop)
+    }
+
+    /// Whether the transaction could be committed ([`Batch::conclude`]).
+    async fn conclude(&mut self) -> QueryResult<()> {
+        self.unread.settle(&mut self.batch).await;
+        let (mut wire, batch) = self.wire();
+        drive(&mut wire, batch, Batch::conclude).await.map(drop)
     }
 
     /// Takes no more inserts into groups, on any connection of this process to the database, and waits until those that are
@@ -383,6 +394,30 @@ impl AsyncConnection for AsyncPgConnection {
     async fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = Inner::establish(database_url).await?;
         Ok(Self::new(inner, Batch::new(database_url)))
+    }
+
+    async fn test_transaction<'conn, 'a, R, E, F>(&'conn mut self, f: F) -> R
+    where
+        for<'r> F: AsyncFnOnce(&'r mut Self) -> Result<R, E>
+            + AsyncCallback<&'r mut Self, Result<R, E>, Fut: Send>
+            + Send
+            + 'a,
+        E: Debug + Send + 'a,
+        R: Send + 'a,
+        'a: 'conn,
+    {
+        let begun = AnsiTransactionManager::begin_transaction(self).await;
+        let result = match begun {
+            Ok(()) => f(self).await.ok(),
+            Err(_) => None,
+        };
+        // What waits would never be sent, and diesel-async drops the error of the ROLLBACK.
+        let result = match result {
+            Some(value) => self.conclude().await.ok().map(|()| value),
+            None => None,
+        };
+        let _ = AnsiTransactionManager::rollback_transaction(self).await;
+        result.expect("Transaction did not succeed")
     }
 
     fn transaction_state(&mut self) -> &mut AnsiTransactionManager {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use batch_core::drive::Line;
 use batch_core::group::{self, Joined, Pass, Request};
-use batch_core::{Purpose, Query, Rows, TextRow};
+use batch_core::{Failure, Purpose, Query, Rows, TextRow};
 use diesel::result::{Error, QueryResult};
 use diesel_async::{AsyncConnectionCore, SimpleAsyncConnection};
 use futures_util::{TryStreamExt, future};
@@ -28,6 +28,14 @@ pub(super) struct Wire<'a> {
 
 impl Line for Wire<'_> {
     type Error = Error;
+
+    fn keep(error: Error) -> Failure {
+        error::keep(error)
+    }
+
+    fn give(failure: &Failure) -> Error {
+        error::give(failure)
+    }
 
     async fn run(&mut self, query: &Query) -> QueryResult<Vec<TextRow>> {
         self.led.settle().await;

@@ -11,6 +11,7 @@ pub mod lifecycle;
 pub mod order;
 pub mod overlap;
 pub mod passing;
+pub mod swallowed;
 pub mod traps;
 pub mod upserts;
 pub mod waiting;
@@ -171,6 +172,14 @@ macro_rules! for_each_scenario {
             catalog::reading_the_catalog_waits_for_nobodys_lock,
             catalog::what_others_have_dropped_does_not_stop_the_reading,
             catalog::other_sessions_temporary_tables_are_not_read,
+            swallowed::an_error_of_a_flush_that_the_program_catches_comes_out_of_the_commit,
+            swallowed::an_error_of_a_flush_that_is_rolled_back_to_a_savepoint_is_forgotten,
+            swallowed::an_error_at_a_nested_transactions_end_is_undone_with_it,
+            swallowed::an_error_that_is_caught_inside_a_nested_transaction_comes_out_of_its_end,
+            swallowed::rolling_back_to_a_savepoint_that_was_never_set_does_not_hide_the_rows_before_it,
+            swallowed::an_error_that_was_caught_comes_out_of_a_commit_in_any_form,
+            swallowed::an_error_that_was_caught_comes_out_of_the_commit_of_a_lost_connection,
+            swallowed::a_transaction_that_the_program_aborted_itself_ends_as_it_would,
             lifecycle::a_connection_that_is_dropped_in_a_transaction_sends_nothing,
             lifecycle::a_panic_in_a_transaction_sends_nothing,
             lifecycle::after_a_panic_a_rollback_makes_the_connection_usable,

@@ -1,5 +1,6 @@
 //! Transactions, streams, instrumentation, and the ways to make a connection.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl, SaveChangesDsl, SimpleAsyncConnection};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::{batched, block_on, count, database, note, notes, user, user_with_notes, users};
 
@@ -42,6 +43,42 @@ fn recorder(log: &Log) -> impl FnMut(InstrumentationEvent<'_>) + Send + use<> {
 
 fn is_the_engines(line: &str) -> bool {
     line.contains("unnest(") || line.contains("pg_catalog")
+}
+
+#[test]
+fn a_test_transaction_fails_where_a_row_of_it_does() {
+    let database = database();
+    Database::execute(&database, "INSERT INTO users (name) VALUES ('taken')");
+    block_on(async {
+        let (_proxy, mut conn) = batched(&database, Duration::ZERO).await;
+        let mut succeeded = Vec::new();
+        for test in 0..5 {
+            let run = AssertUnwindSafe(conn.test_transaction(async |conn| {
+                match test {
+                    0 => user(conn, "taken").await.map(drop)?,
+                    1 => {
+                        user(conn, "taken").await?;
+                        let _ = conn.transaction(async |conn| user(conn, "b").await).await;
+                    }
+                    2 => {
+                        user(conn, "a").await?;
+                        let _ = conn.transaction(async |conn| user(conn, "taken").await).await;
+                        user(conn, "b").await?;
+                    }
+                    3 => {
+                        user(conn, "a").await?;
+                        let _ = diesel::sql_query("SELECT 1 / 0").execute(conn).await;
+                    }
+                    _ => drop(user(conn, "a").await?),
+                }
+                QueryResult::Ok(())
+            }));
+            succeeded.push(run.catch_unwind().await.is_ok());
+        }
+        // The fourth as without batching: the program itself aborted it, and did not say so.
+        assert_eq!(succeeded, [false, false, true, true, true]);
+    });
+    assert_eq!(count(&database, "SELECT count(*) FROM users"), 1);
 }
 
 #[test]

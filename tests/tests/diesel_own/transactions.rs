@@ -2,8 +2,9 @@
 
 use batch_core::{BatchOptions, FlushCause, Reason};
 use batch_diesel::Nested;
-use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, Connection, LoadConnection, SimpleConnection, TransactionManager};
 use diesel::dsl::insert_into;
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 
@@ -125,8 +126,60 @@ fn test_transaction_batches_and_leaves_nothing() {
             .collect::<QueryResult<Vec<i32>>>()
     });
     assert_eq!(ids, [1, 2, 3]);
-    assert_eq!(world.conn.stats().rows_discarded, 2);
+    // Sent, so that a row that fails fails the test.
+    assert_eq!(world.conn.stats().rows_flushed, 2);
     assert_eq!(world.count("SELECT count(*) FROM users"), 0);
+}
+
+/// What becomes of a test: whether it succeeds, as its own result or a panic say.
+fn outcome<C: Connection>(conn: &mut C, test: impl FnOnce(&mut C) -> QueryResult<()>) -> Result<(), String> {
+    let run = std::panic::AssertUnwindSafe(|| conn.test_transaction(test));
+    std::panic::catch_unwind(run).map_err(|panic| *panic.downcast::<String>().unwrap())
+}
+
+#[test]
+fn a_test_transaction_fails_where_a_row_of_it_does() {
+    fn add<C: LoadConnection<Backend = Pg>>(conn: &mut C, name: &str) -> QueryResult<usize> {
+        insert_into(users::table).values(users::name.eq(name)).execute(conn)
+    }
+    let schema =
+        format!("{WITHOUT_IDS}; ALTER TABLE users ADD UNIQUE (name); INSERT INTO users (name) VALUES ('taken')");
+    let (outcomes, _) = like_plain!(&schema, |conn| {
+        vec![
+            // The row still waits at the end, or fails where the program catches it.
+            outcome(conn, |conn| add(conn, "taken").map(drop)),
+            outcome(conn, |conn| {
+                add(conn, "taken")?;
+                let _ = conn.transaction(|conn| add(conn, "b"));
+                Ok(())
+            }),
+            outcome(conn, |conn| {
+                add(conn, "taken")?;
+                let _ = users::table.count().get_result::<i64>(conn);
+                Ok(())
+            }),
+            // A nested transaction that fails by itself is undone.
+            outcome(conn, |conn| {
+                add(conn, "a")?;
+                let _ = conn.transaction(|conn| add(conn, "taken"));
+                add(conn, "b").map(drop)
+            }),
+            // What the program itself aborts and catches is no failure to Diesel.
+            outcome(conn, |conn| {
+                add(conn, "a")?;
+                let _ = diesel::sql_query("SELECT 1 / 0").execute(conn);
+                Ok(())
+            }),
+            outcome(conn, |conn| {
+                add(conn, "a")?;
+                Err(Error::NotFound)
+            }),
+            outcome(conn, |conn| add(conn, "a").map(drop)),
+        ]
+    });
+    let failed = [true, true, true, false, false, true, false];
+    assert_eq!(outcomes.iter().map(Result::is_err).collect::<Vec<_>>(), failed, "{outcomes:?}");
+    assert!(outcomes[0].as_ref().unwrap_err().contains("UniqueViolation"), "{outcomes:?}");
 }
 
 #[test]

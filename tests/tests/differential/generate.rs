@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) late_begin: bool,
     pub(crate) overlap: bool,
     pub(crate) group_commit: bool,
+    /// The program catches the error at the start of a nested transaction and ends the one around it as if it were none.
+    pub(crate) catches: bool,
     pub(crate) max_id_block: u32,
 }
 
@@ -100,16 +102,17 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
     let max_rows = prop_oneof![1 => Just(1_usize), 1 => Just(2), 1 => Just(5), 4 => Just(10_000)];
     let max_id_block = prop_oneof![1 => Just(1_u32), 1 => Just(3), 5 => Just(10_000)];
     let mostly = || prop::bool::weighted(0.8);
-    let options = (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), prop::bool::ANY, max_id_block).prop_map(
-        |(max_rows, merge, late_begin, overlap, group_commit, max_id_block)| Options {
-            max_rows,
-            merge,
-            late_begin,
-            overlap,
-            group_commit,
-            max_id_block,
-        },
-    );
+    let options =
+        (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), prop::bool::ANY, prop::bool::ANY, max_id_block)
+            .prop_map(|(max_rows, merge, late_begin, overlap, group_commit, catches, max_id_block)| Options {
+                max_rows,
+                merge,
+                late_begin,
+                overlap,
+                group_commit,
+                catches,
+                max_id_block,
+            });
     let block = (vec(op(), 1..18), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
     // Only some of them may join a group, and only where the options have groups.
     let outside = prop_oneof![3 => insert().prop_map(Op::Insert), 1 => select()];

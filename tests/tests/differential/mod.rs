@@ -56,8 +56,8 @@ fn programs_cannot_tell_the_difference<A: Adapter>() {
         Ok(()) => {
             let bench = bench.into_inner();
             eprintln!(
-                "{cases} programs with seed {seed}: {} inserts deferred, {} sent at once, {} in groups",
-                bench.deferred, bench.sent, bench.grouped
+                "{cases} programs with seed {seed}: {} inserts deferred, {} sent at once, {} in groups, {} errors caught",
+                bench.deferred, bench.sent, bench.grouped, bench.caught
             );
             eprintln!("{}", bench.batched.stats());
             assert!(
@@ -73,6 +73,11 @@ fn programs_cannot_tell_the_difference<A: Adapter>() {
                 bench.grouped > u64::from(cases) / 50,
                 "too few inserts outside of transactions were committed in groups: {}",
                 bench.grouped
+            );
+            assert!(
+                bench.caught > u64::from(cases) / 500,
+                "too few errors at the start of a nested transaction were caught: {}",
+                bench.caught
             );
         }
         Err(TestError::Fail(reason, program)) => {
@@ -97,6 +102,7 @@ struct Bench<A: Adapter> {
     sent: u64,
     grouped: u64,
     passed: u64,
+    caught: u64,
     programs: u32,
     databases: [Database; 4],
 }
@@ -117,13 +123,14 @@ impl<A: Adapter> Bench<A> {
             sent: 0,
             grouped: 0,
             passed: 0,
+            caught: 0,
             programs: 0,
             databases,
         }
     }
 
     fn compare(&mut self, program: &Program) -> Result<(), String> {
-        let Options { max_rows, merge, late_begin, overlap, group_commit, max_id_block } = program.options;
+        let Options { max_rows, merge, late_begin, overlap, group_commit, max_id_block, .. } = program.options;
         let nested = if merge { Nested::Merge } else { Nested::Flush };
         let options = BatchOptions::new().max_rows(max_rows).nested(nested);
         let mut options = options.late_begin(late_begin).overlap(overlap).max_id_block(max_id_block);
@@ -143,6 +150,7 @@ impl<A: Adapter> Bench<A> {
         }
         let before = self.batched.stats();
         let batched = Run::new(&mut self.batched, Errors::EndTheTransaction).run(program)?;
+        self.caught += batched.caught;
         let after = self.batched.stats();
         self.grouped += after.inserts_grouped - before.inserts_grouped;
         self.passed += after.statements_passed - before.statements_passed;

@@ -26,6 +26,8 @@ pub(crate) struct Transcript {
     pub(crate) events: Vec<Event>,
     /// The final contents of each table, by creation.
     pub(crate) contents: Vec<Vec<Vec<String>>>,
+    /// Errors at the start of a nested transaction that it caught.
+    pub(crate) caught: u64,
     failures: Vec<Failed>,
 }
 
@@ -77,6 +79,10 @@ pub(crate) struct Run<'a, S> {
     errors: Errors,
     state: State,
     failures: Vec<Failed>,
+    /// A nested transaction has failed to begin.
+    begin_failed: bool,
+    catches: bool,
+    caught: u64,
     /// What went wrong in a way that no program may see.
     broken: Option<String>,
 }
@@ -93,12 +99,22 @@ struct State {
 
 impl<'a, S: Session> Run<'a, S> {
     pub(crate) fn new(conn: &'a mut S, errors: Errors) -> Self {
-        Self { conn, errors, state: State::default(), failures: Vec::new(), broken: None }
+        Self {
+            conn,
+            errors,
+            state: State::default(),
+            failures: Vec::new(),
+            begin_failed: false,
+            catches: false,
+            caught: 0,
+            broken: None,
+        }
     }
 
     /// Runs the program on empty tables.
     pub(crate) fn run(mut self, program: &Program) -> Result<Transcript, String> {
         self.conn.script(RESET).map_err(|error| format!("cannot reset: {error}"))?;
+        self.catches = program.options.catches;
         let mut events = Vec::new();
         for op in &program.ops {
             self.state.now = None;
@@ -114,6 +130,7 @@ impl<'a, S: Session> Run<'a, S> {
             None => Ok(Transcript {
                 events,
                 contents: contents.map_err(|error| format!("cannot read the contents: {error}"))?,
+                caught: self.caught,
                 failures: self.failures,
             }),
         }
@@ -173,16 +190,21 @@ impl<'a, S: Session> Run<'a, S> {
     }
 
     /// A transaction whose error the program catches. An error at its start belongs to what is around it: there the
-    /// rows before it were sent.
+    /// rows before it were sent. A program that catches that one too ends what is around it as if nothing had happened.
     fn block(&mut self, ops: &[Op], rollback: bool) -> Outcome<Event> {
         let before = self.state.clone();
         let mut events = Vec::new();
-        self.conn.begin()?;
+        self.conn.begin().inspect_err(|_| self.begin_failed = true)?;
         let mut outcome = Ok(());
         let mut failed = false;
         for op in ops {
             let noted = self.failures.len();
+            self.begin_failed = false;
             outcome = match self.guarded(op) {
+                Err(_) if self.begin_failed && self.catches => {
+                    self.caught += 1;
+                    break;
+                }
                 Ok(event) => {
                     failed |= !matches!(op, Op::Block { .. }) && self.failures.len() > noted;
                     events.push(event);
