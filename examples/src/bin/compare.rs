@@ -45,8 +45,9 @@ Options of --scenario concurrent, which takes --latency-ms [default: 0], --round
       --clients <N,…>          How many insert at the same time [default: 1,8,64,256]
       --seconds <S>            How long each way is measured in each round, after half a second that is not [default: 3]
       --orm <NAME>             diesel, diesel-async or seaorm alone [default: all]
-      --pool <N>               The most connections of SeaORM's pool, which has one for each client if that is less [default: 64];
-                               diesel-async and Diesel have a connection for each client
+      --pool <N,…>             Connections of a pool (r2d2, deadpool, sqlx) that clients take one from for each insert; several numbers
+                               make a series [default: a connection for each client, and for SeaORM a pool of at most 64]
+      --duplicates <PERCENT>   So many of the inserts fail, as a unique index has their text already [default: 0]
       --threads <N>            Worker threads of tokio [default: 2]
       --groups-per-table <N>   Groups of the table that are on their way at a time [default: by the server's distance]
 
@@ -110,10 +111,13 @@ fn main() -> Result<()> {
 
 fn concurrent(rules: &trial::Rules, markdown: Option<&Path>) -> Result<()> {
     let mut trials = Vec::new();
+    let pools = if rules.pools.is_empty() { vec![None] } else { rules.pools.iter().copied().map(Some).collect() };
     for &clients in &rules.clients {
-        let held = Trial::hold(clients, rules)?;
-        writeln!(std::io::stdout(), "{held}")?;
-        trials.push(held);
+        for &pool in &pools {
+            let held = Trial::hold(clients, pool, rules)?;
+            writeln!(std::io::stdout(), "{held}")?;
+            trials.push(held);
+        }
     }
     markdown.map_or(Ok(()), |file| write_tables(&trials, file))
 }
@@ -154,7 +158,8 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("clients") => concurrent.clients = numbers(&parser.value()?.string()?)?,
             Long("seconds") => concurrent.time = seconds(&parser.value()?.string()?)?,
             Long("orm") => concurrent.orm = Some(parser.value()?.string()?),
-            Long("pool") => concurrent.pool = number(&parser.value()?.string()?)?,
+            Long("pool") => concurrent.pools = numbers(&parser.value()?.string()?)?,
+            Long("duplicates") => concurrent.duplicates = percent(&parser.value()?.string()?)?,
             Long("threads") => concurrent.threads = number(&parser.value()?.string()?)?,
             Long("groups-per-table") => concurrent.groups_per_table = Some(number(&parser.value()?.string()?)?),
             Long("yardstick-us") => yardstick = Duration::from_micros(parser.value()?.parse()?),
@@ -189,6 +194,11 @@ fn numbers(text: &str) -> Result<Vec<usize>> {
 fn seconds(text: &str) -> Result<Duration> {
     let seconds = text.parse().ok().filter(|&seconds| seconds > 0.0).map(Duration::try_from_secs_f64);
     seconds.and_then(Result::ok).with_context(|| format!("{text:?} is not a number of seconds above 0"))
+}
+
+fn percent(text: &str) -> Result<u32> {
+    let percent = text.parse().ok().filter(|percent| (0..=100).contains(percent));
+    percent.with_context(|| format!("{text:?} is not a percentage"))
 }
 
 /// `10_000`

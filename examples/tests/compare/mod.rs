@@ -181,7 +181,7 @@ fn compare_lets_clients_insert_at_the_same_time_with_and_without_group_commit() 
     for clients in [1, 8] {
         assert!(tables.contains(&format!("{clients} clients at 0 ms, {fsync}")), "{tables}");
     }
-    let columns = " | rows/s | ± | p50 ms | p99 ms | rows/statement | × plain | p50 than plain | p99 than plain";
+    let columns = " | inserts/s | ± | p50 ms | p99 ms | rows/statement | × plain | lower quartile | p50 than plain | p99 than plain";
     let lines: Vec<Vec<String>> = tables.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     assert_eq!(lines[0].join(" | "), columns);
     let lines: Vec<Vec<String>> = lines.into_iter().filter(|cells| cells[1].parse::<f64>().is_ok()).collect();
@@ -196,6 +196,27 @@ fn compare_lets_clients_insert_at_the_same_time_with_and_without_group_commit() 
         |lines: &[Vec<String>]| -> Vec<f64> { lines.iter().flat_map(|cells| cells[5].parse()).collect() };
     assert_eq!(of_statements(&lines[..WAYS.len()]), [1.0; 3]);
     assert!(of_statements(&lines[WAYS.len()..]).iter().all(|&rows| rows > 1.0), "{tables}");
+}
+
+#[test]
+fn compare_lets_clients_of_a_pool_insert_at_the_same_time_what_is_taken_now_and_then() {
+    if Server::shared().serves_one_connection() {
+        return;
+    }
+    let arguments = ["--clients", "6", "--pool", "2,4", "--duplicates", "20", "--seconds", "0.3", "--rounds", "1"];
+    let run = run(&[&["--scenario", "concurrent"], &arguments[..]].concat());
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let tables = String::from_utf8(run.stdout).unwrap();
+    for pool in [2, 4] {
+        let title = format!("6 clients of a pool of {pool} at 0 ms, 20 % of the texts taken, fsync");
+        assert!(tables.contains(&title), "{tables}");
+    }
+    // Each client checks that an insert failed where its text was taken, and nowhere else.
+    assert_eq!(
+        tables.lines().filter(|line| line.starts_with("| ") && line.contains('×')).count(),
+        2 + 2 * 3,
+        "{tables}"
+    );
 }
 
 #[test]
@@ -224,6 +245,7 @@ fn compare_says_what_it_does_not_understand() {
         (["--speed", "1"], "--help"),
         (["--scenario", "deletes"], "table, annotations, find-or-create, selects, ingestion, concurrent"),
         (["--seconds", "0"], "not a number of seconds above 0"),
+        (["--duplicates", "101"], "not a percentage"),
     ];
     for (arguments, said) in wrong {
         let run = run(&arguments);

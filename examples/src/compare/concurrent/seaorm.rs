@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, ConnectOptions, ConnectionTrait, Database};
+use sea_orm::{ActiveModelTrait, ConnectOptions, ConnectionTrait, Database, SqlErr};
 
-use super::client::{Client, Event, Log, Window};
+use super::client::{Client, Event, Log};
 use super::way::{Done, Groups, Job, tasks};
 
 mod event {
@@ -29,8 +29,7 @@ mod event {
 pub(super) fn plain(job: Job<'_>) -> Result<Done> {
     job.runtime()?.block_on(async {
         let db = connect(job).await?;
-        let window = Window::open(job.time);
-        let logs = tasks(Client::several(job.clients, window).map(|client| insert(db.clone(), client))).await?;
+        let logs = tasks(job.clients().map(|client| insert(db.clone(), client))).await?;
         db.close().await?;
         Ok(Done { logs, groups: None })
     })
@@ -40,8 +39,7 @@ pub(super) fn group_commit(job: Job<'_>) -> Result<Done> {
     job.runtime()?.block_on(async {
         let db = batch_seaorm::enable_batch_inserts_with(&connect(job).await?, job.options()).await?;
         let before = db.stats().group_commit;
-        let window = Window::open(job.time);
-        let logs = tasks(Client::several(job.clients, window).map(|client| insert(db.clone(), client))).await?;
+        let logs = tasks(job.clients().map(|client| insert(db.clone(), client))).await?;
         let groups = Groups::between(&before, &db.stats().group_commit);
         db.close().await?;
         Ok(Done { logs, groups: Some(groups) })
@@ -49,7 +47,7 @@ pub(super) fn group_commit(job: Job<'_>) -> Result<Done> {
 }
 
 async fn connect(job: Job<'_>) -> Result<sea_orm::DatabaseConnection> {
-    let connections = job.clients.min(job.pool) as u32;
+    let connections = job.connections();
     let mut options = ConnectOptions::new(job.url);
     options.sqlx_logging(false).min_connections(connections).max_connections(connections);
     Ok(Database::connect(options).await?)
@@ -63,8 +61,12 @@ async fn insert<C: ConnectionTrait>(db: C, mut client: Client) -> Result<Log> {
             number: Set(event.number),
             text: Set(event.text),
         };
-        let event = event.insert(&db).await?;
-        client.end(event.id, Event { client: event.client, number: event.number, text: event.text })?;
+        let inserted = match event.insert(&db).await {
+            Ok(event::Model { id, client, number, text }) => Some((id, Event { client, number, text })),
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => None,
+            Err(error) => return Err(error.into()),
+        };
+        client.end(inserted)?;
     }
     Ok(client.into_log())
 }

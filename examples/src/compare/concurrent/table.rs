@@ -2,19 +2,34 @@
 
 use std::fmt;
 
-use super::trial::{Entry, Figures, Trial};
+use super::trial::{Entry, Figures, Trial, of_pool};
 use crate::compare::table::{markdown, medians};
-use crate::report::{Change, Times};
+use crate::report::Change;
 
-const HEADS: [&str; 9] =
-    ["", "rows/s", "±", "p50 ms", "p99 ms", "rows/statement", "× plain", "p50 than plain", "p99 than plain"];
+const HEADS: [&str; 10] = [
+    "",
+    "inserts/s",
+    "±",
+    "p50 ms",
+    "p99 ms",
+    "rows/statement",
+    "× plain",
+    "lower quartile",
+    "p50 than plain",
+    "p99 than plain",
+];
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rules, clients, settings, entries } = self;
+        let Self { rules, clients, pool, settings, entries } = self;
         let latency = rules.latency.as_secs_f64() * 1e3;
         let (medians, seconds) = (medians(rules.rounds), rules.time.as_secs_f64());
-        writeln!(f, "{clients} clients at {latency} ms, {settings}; {medians} of {seconds} s")?;
+        let duplicates = match rules.duplicates {
+            0 => String::new(),
+            percent => format!(", {percent} % of the texts taken"),
+        };
+        let pool = of_pool(*pool);
+        writeln!(f, "{clients} clients{pool} at {latency} ms{duplicates}, {settings}; {medians} of {seconds} s")?;
         writeln!(f)?;
         let heads = HEADS.map(str::to_owned).into();
         let lines: Vec<Vec<String>> =
@@ -40,7 +55,10 @@ impl Trial {
             format!("{:.2}", 1e3 * entry.median(p50)),
             format!("{:.2}", 1e3 * entry.median(p99)),
             if entry.way.is_plain { nothing() } else { format!("{groups:.1}") },
-            plain.map_or_else(nothing, |plain| Times(entry.ratio_to(plain, |figures| figures.rows)).to_string()),
+            plain.map_or_else(nothing, |plain| format!("{:.2}×", entry.ratio_to(plain, |figures| figures.rows))),
+            plain.map_or_else(nothing, |plain| {
+                format!("{:.2}×", entry.lower_quartile_to(plain, |figures| figures.rows))
+            }),
             than_plain(p50),
             than_plain(p99),
         ]

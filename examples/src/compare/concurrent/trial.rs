@@ -14,6 +14,8 @@ use crate::report::difference;
 const SCHEMA: &str = "CREATE TABLE events (
     id bigserial PRIMARY KEY, client int4 NOT NULL, number int4 NOT NULL, text text NOT NULL
 )";
+/// Where some texts are to be taken.
+const UNIQUE: &str = "CREATE UNIQUE INDEX ON events (text)";
 
 /// How a trial is held.
 #[derive(Clone, Debug)]
@@ -26,8 +28,11 @@ pub struct Rules {
     pub time: Duration,
     /// How often each way runs.
     pub rounds: usize,
-    /// The most connections of SeaORM's pool.
-    pub pool: usize,
+    /// Connections of the pool that clients take one from for each insert; several numbers make a series. Without, Diesel and
+    /// diesel-async have a connection for each client, and SeaORM a pool of 64.
+    pub pools: Vec<usize>,
+    /// Of a hundred inserts, so many fail as their text is taken.
+    pub duplicates: u32,
     /// Worker threads of tokio.
     pub threads: usize,
     /// See [`GroupCommit::groups_per_table`]; its default if it is not said.
@@ -43,7 +48,8 @@ impl Default for Rules {
             clients: vec![1, 8, 64, 256],
             time: Duration::from_secs(3),
             rounds: 5,
-            pool: 64,
+            pools: Vec::new(),
+            duplicates: 0,
             threads: 2,
             groups_per_table: None,
             latency: Duration::ZERO,
@@ -87,8 +93,16 @@ impl Entry {
 
     /// The median of the rounds' ratios to those of `other`: a noisy minute hits both.
     pub fn ratio_to(&self, other: &Entry, figure: impl Fn(&Figures) -> f64) -> f64 {
-        let rounds = self.rounds.iter().zip(&other.rounds);
-        median(rounds.map(|(mine, other)| figure(mine) / figure(other)), f64::total_cmp)
+        median(self.ratios_to(other, figure).into_iter(), f64::total_cmp)
+    }
+
+    /// What a quarter of those ratios does not exceed.
+    pub fn lower_quartile_to(&self, other: &Entry, figure: impl Fn(&Figures) -> f64) -> f64 {
+        lower_quartile(self.ratios_to(other, figure))
+    }
+
+    fn ratios_to(&self, other: &Entry, figure: impl Fn(&Figures) -> f64) -> Vec<f64> {
+        self.rounds.iter().zip(&other.rounds).map(|(mine, other)| figure(mine) / figure(other)).collect()
     }
 }
 
@@ -99,6 +113,8 @@ pub struct Trial {
     pub rules: Rules,
     /// How many inserted at the same time.
     pub clients: usize,
+    /// Connections of their pool, if they have one.
+    pub pool: Option<usize>,
     /// The server's settings that say whether a commit survives the machine's failure.
     pub settings: String,
     /// In the order of [`WAYS`].
@@ -112,7 +128,7 @@ impl Trial {
     /// # Errors
     ///
     /// Those of a way, with its name; and where no way is that of [`Rules::orm`].
-    pub fn hold(clients: usize, rules: &Rules) -> Result<Self> {
+    pub fn hold(clients: usize, pool: Option<usize>, rules: &Rules) -> Result<Self> {
         ensure!(
             !Server::try_shared()?.serves_one_connection(),
             "the server that was found serves one connection at a time"
@@ -123,19 +139,23 @@ impl Trial {
         ensure!(!entries.is_empty(), "there is no ORM {:?}, but diesel, diesel-async, seaorm", rules.orm.as_deref());
         let database = Database::create();
         database.execute(SCHEMA);
+        if rules.duplicates > 0 {
+            database.execute(UNIQUE);
+        }
         let proxy = (!rules.latency.is_zero()).then(|| Proxy::start(database.url(), rules.latency));
         let group_commit = GroupCommit::new();
         let job = Job {
             url: proxy.as_ref().map_or(database.url(), Proxy::url),
             clients,
             time: rules.time,
-            pool: rules.pool,
+            pool,
+            duplicates: rules.duplicates,
             threads: rules.threads,
             group_commit: rules.groups_per_table.map_or(group_commit, |groups| group_commit.groups_per_table(groups)),
         };
         for at in 1..=rules.rounds {
             for entry in &mut entries {
-                eprintln!("{clients} clients, round {at} of {}: {}", rules.rounds, entry.way.name);
+                eprintln!("{clients} clients{}, round {at} of {}: {}", of_pool(pool), rules.rounds, entry.way.name);
                 database.execute("TRUNCATE events");
                 database.execute("CHECKPOINT");
                 let done = entry.way.run(job)?;
@@ -148,7 +168,7 @@ impl Trial {
         if rules.rounds % 2 == 1 {
             entries.reverse();
         }
-        Ok(Self { rules: rules.clone(), clients, settings: settings(&database), entries })
+        Ok(Self { rules: rules.clone(), clients, pool, settings: settings(&database), entries })
     }
 
     /// What the way is compared with: the same ORM without group commit.
@@ -169,6 +189,17 @@ impl Figures {
             rows_of_statement: done.groups.map(rows_of_statement),
         }
     }
+}
+
+/// As it stands behind the number of clients.
+pub(super) fn of_pool(pool: Option<usize>) -> String {
+    pool.map(|connections| format!(" of a pool of {connections}")).unwrap_or_default()
+}
+
+/// What a quarter of these does not exceed: of nine, the third from below.
+fn lower_quartile(mut ratios: Vec<f64>) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 4).copied().unwrap_or_default()
 }
 
 /// Every row is there once, with the id that its client was told, and nothing else.
@@ -197,6 +228,12 @@ fn settings(database: &Database) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lower_quartile_is_what_a_quarter_does_not_exceed() {
+        assert_eq!(lower_quartile(vec![9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0]), 3.0);
+        assert_eq!(lower_quartile(vec![2.0]), 2.0);
+    }
 
     #[test]
     fn a_row_that_is_not_as_its_client_was_told_is_noticed() {

@@ -8,7 +8,7 @@ use batch_core::{BatchOptions, GroupCommit, GroupStats};
 use futures_util::future::try_join_all;
 use tokio::runtime::{self, Runtime};
 
-use super::client::Log;
+use super::client::{Client, Log, Window};
 use super::{diesel, diesel_async, seaorm};
 
 /// One way.
@@ -40,8 +40,11 @@ pub(super) struct Job<'a> {
     pub clients: usize,
     /// How long it is measured.
     pub time: Duration,
-    /// Connections of SeaORM's pool.
-    pub pool: usize,
+    /// Connections of a pool that clients take one from for each insert. None: Diesel and diesel-async have a connection for
+    /// each client, and SeaORM a pool of [`Job::MOST`].
+    pub pool: Option<usize>,
+    /// Of a hundred inserts, so many have a text that is taken.
+    pub duplicates: u32,
     /// Worker threads of tokio.
     pub threads: usize,
     pub group_commit: GroupCommit,
@@ -78,6 +81,18 @@ impl Way {
 }
 
 impl Job<'_> {
+    const MOST: usize = 64;
+
+    /// How many connections a pool has.
+    pub(super) fn connections(&self) -> u32 {
+        self.pool.unwrap_or(self.clients.min(Self::MOST)) as u32
+    }
+
+    /// The clients, who insert from now on.
+    pub(super) fn clients(&self) -> impl Iterator<Item = Client> + use<> {
+        Client::several(self.clients, self.duplicates, Window::open(self.time))
+    }
+
     pub(super) fn options(&self) -> BatchOptions {
         BatchOptions::new().group_commit(self.group_commit)
     }
