@@ -12,7 +12,7 @@ use crate::eligible::Reason;
 use crate::error::Error;
 use crate::recognise::{Effects, TableName};
 use crate::statement::{FIRST_OWN_OID, Purpose, Query, TextRow, oid};
-use crate::{defaults, harmless, stored};
+use crate::{defaults, harmless, limits, stored};
 
 /// The oldest Postgres that the catalog query is written for.
 const OLDEST_VERSION: u32 = 130_000;
@@ -26,7 +26,7 @@ pub const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_
 
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
-    let mut sql = QUERY.replace("{identity}", SESSION_SQL);
+    let mut sql = QUERY.replace("{identity}", SESSION_SQL).replace("{sizes}", limits::SQL);
     for (what, how) in CALLED {
         sql = sql.replace(what, how);
     }
@@ -225,7 +225,7 @@ SELECT 'table', json_build_object(
                 WHEN 'pg_catalog.pg_collation'::regclass THEN pg_collation_is_visible(x.refobjid) IS NULL
                 ELSE false END)) shown (plainly)
         WHERE a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped)
-)::text FROM rel CROSS JOIN odd WHERE rel.visible IS NOT NULL
+)::text FROM rel CROSS JOIN odd WHERE rel.visible IS NOT NULL{sizes}
 ) q LIMIT (SELECT 1000000000)) q LIMIT (SELECT 1000000000)";
 
 /// Which functions an expression calls that may not give the same result later as now: by the tree that Postgres keeps of it, as
@@ -306,6 +306,8 @@ pub(crate) struct Table {
     pub is_quiet: bool,
     /// Tables that foreign keys tie to each other, directly or over others, have the same number.
     pub island: usize,
+    /// How large its rows and their index entries may be.
+    pub sizes: limits::Sizes,
 }
 
 #[derive(Debug)]
@@ -408,6 +410,8 @@ impl Catalog {
         let mut readers = Vec::new();
         let mut ddl = HashSet::new();
         let mut opaque = HashSet::new();
+        let mut indexes: Vec<limits::IndexRow> = Vec::new();
+        let mut wide: Vec<limits::WideRow> = Vec::new();
         for row in rows {
             let [Some(what), Some(json)] = row.as_slice() else { return Err(Error::catalog("a row without content")) };
             match what.as_str() {
@@ -416,6 +420,8 @@ impl Catalog {
                     let row: EnumRow = parse(json)?;
                     enums.insert(row.oid, row.labels);
                 }
+                "index" => indexes.push(parse(json)?),
+                "wide" => wide.push(parse(json)?),
                 "opaque" => opaque.extend(parse::<Vec<String>>(json)?),
                 "reader" => readers.push(parse::<String>(json)?),
                 "ddl" => {
@@ -434,6 +440,7 @@ impl Catalog {
         mark_shared_sequences(&mut tables);
         mark_read_sequences(&raw, &readers, &mut tables);
         number_islands(&mut tables, &positions);
+        note_sizes(&indexes, &wide, &mut tables, &positions);
         let mut visible = HashMap::new();
         let mut qualified = HashMap::new();
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
@@ -658,6 +665,7 @@ fn table(row: &TableRow) -> Table {
         is_plain: row.columns.iter().flatten().all(has_built_in_operators),
         is_quiet: row.changes.is_none() && !row.change_rule && !row.checks.iter().flatten().any(|check| check.calls),
         island: 0,
+        sizes: limits::Sizes::default(),
     }
 }
 
@@ -771,6 +779,29 @@ fn link_foreign_keys(raw: &[TableRow], tables: &mut [Table], positions: &HashMap
             }
             tables[parent].referenced_by.push(Reference { table: row.oid, foreign_key, columns: referenced });
         }
+    }
+}
+
+fn note_sizes(
+    indexes: &[limits::IndexRow],
+    wide: &[limits::WideRow],
+    tables: &mut [Table],
+    positions: &HashMap<u32, usize>,
+) {
+    for row in indexes {
+        for &at in row.tables.iter().filter_map(|oid| positions.get(oid)) {
+            let Table { sizes, columns, .. } = &mut tables[at];
+            sizes.index(row, columns);
+        }
+    }
+    for row in wide {
+        for &at in row.tables.iter().filter_map(|oid| positions.get(oid)) {
+            let Table { sizes, columns, .. } = &mut tables[at];
+            sizes.wide(row, columns);
+        }
+    }
+    for table in tables {
+        table.sizes.complete(&table.columns);
     }
 }
 

@@ -84,6 +84,9 @@ pub enum Reason {
     NoIds,
     /// Larger than the whole budget.
     LargerThanBudget,
+    /// The row may be larger than Postgres takes, or its entry in an index, or what a generated column is computed from:
+    /// Postgres tells.
+    TooLarge,
     /// A statement of the transaction was cancelled, and nobody knows what it did.
     Cancelled,
     /// With group commit: nothing else was on its way that it could have joined.
@@ -153,6 +156,7 @@ impl fmt::Display for Reason {
             Self::Snapshot => "the first insert takes the transaction's snapshot",
             Self::NoIds => "no ids could be reserved from the sequence",
             Self::LargerThanBudget => "larger than the budget",
+            Self::TooLarge => "the row or its entry in an index may be larger than Postgres takes",
             Self::Cancelled => "a statement of the transaction was cancelled",
             Self::Alone => "alone, with no group to join",
             Self::GroupFailed => "its group failed",
@@ -915,6 +919,7 @@ mod tests {
             FirstUse,
             NoIds,
             LargerThanBudget,
+            TooLarge,
         ];
         let texts: std::collections::HashSet<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), all.len());

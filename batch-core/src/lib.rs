@@ -60,6 +60,7 @@ mod harmless;
 mod ids;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+mod limits;
 mod looks;
 mod options;
 mod pending;

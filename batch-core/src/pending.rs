@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Default, Table};
 use crate::eligible::can_unnest;
+use crate::limits::{self, Load, Shape, Shapes};
 use crate::recognise::TypeName;
 use crate::statement::BindType;
 use crate::stored;
@@ -37,6 +38,8 @@ pub(crate) struct TableRows {
     pub name_sql: String,
     pub columns: Vec<ColumnRows>,
     pub rows: usize,
+    /// What they are in a statement.
+    pub load: Load,
     /// Their `ON CONFLICT` clause.
     pub conflict: Option<String>,
     /// What they have in its key: Postgres updates no row twice in a statement.
@@ -68,6 +71,8 @@ pub(crate) struct ColumnRows {
     /// For each row a length and that many bytes; -1 is NULL.
     pub data: Vec<u8>,
     pub has_null: bool,
+    /// Rows with another value than NULL.
+    values: usize,
     /// Rows that leave the column to its default, where that is not NULL.
     pub defaults: Option<Vec<bool>>,
     rows: usize,
@@ -105,22 +110,25 @@ impl Pending {
         self.tables().map(|rows| rows.rows).sum()
     }
 
+    /// What the flush will send.
     pub(crate) fn bytes(&self) -> usize {
-        self.tables().map(TableRows::bytes).sum()
+        self.tables().map(|rows| rows.load.bytes).sum()
     }
 
-    /// Parameters that the flush would need, with these rows of `table` and where rows cannot be sent as arrays: one row
-    /// that cannot makes all of its table single values.
-    pub(crate) fn single_params(&self, table: &Table, rows: usize, can_unnest: bool) -> usize {
-        if can_unnest && self.tables().all(TableRows::can_unnest) {
-            return 0;
-        }
-        let is_single = |oid: u32| {
-            !can_unnest && oid == table.oid || self.tables().any(|rows| rows.table.oid == oid && !rows.can_unnest())
+    /// The statement that the next row joins, as it is now.
+    pub(crate) fn load(&self) -> Load {
+        self.segments.last().map(Segment::load).unwrap_or_default()
+    }
+
+    /// The statement that these rows would join, with them.
+    pub(crate) fn load_with(&self, table: u32, joining: Shapes<'_>) -> Load {
+        let Some(segment) = self.segments.last() else { return joining.load() };
+        let others = segment.tables.iter().filter(|rows| rows.table.oid != table).map(|rows| rows.load);
+        let joined = match self.current(table) {
+            Some(waiting) => joining.and(&Shapes::of(waiting)),
+            None => joining,
         };
-        let joining = if is_single(table.oid) { rows * table.columns.len() } else { 0 };
-        let waiting = self.tables().filter(|rows| is_single(rows.table.oid));
-        joining + waiting.map(|rows| rows.rows * rows.table.columns.len()).sum::<usize>()
+        others.fold(joined.load(), Load::and)
     }
 
     fn tables(&self) -> impl Iterator<Item = &TableRows> {
@@ -244,6 +252,21 @@ impl Segment {
         self.tables.iter().map(|rows| rows.rows).sum()
     }
 
+    fn load(&self) -> Load {
+        self.tables.iter().map(|rows| rows.load).fold(Load::default(), Load::and)
+    }
+
+    /// Both as one statement.
+    fn load_with(&self, later: &Segment) -> Load {
+        let joined = |rows: &TableRows| match later.tables.iter().find(|other| other.table.oid == rows.table.oid) {
+            Some(other) => Shapes::of(rows).and(&Shapes::of(other)).load(),
+            None => rows.load,
+        };
+        let is_new = |rows: &&TableRows| !self.tables.iter().any(|mine| mine.table.oid == rows.table.oid);
+        let new = later.tables.iter().filter(is_new).map(|rows| rows.load);
+        self.tables.iter().map(joined).chain(new).fold(Load::default(), Load::and)
+    }
+
     fn table_mut(&mut self, table: &Arc<Table>, name_sql: &str) -> &mut TableRows {
         let found = self.tables.iter().position(|rows| rows.table.oid == table.oid);
         let at = found.unwrap_or_else(|| {
@@ -260,7 +283,7 @@ impl Segment {
                 && mine.conflict == rows.conflict
                 && mine.keys.is_disjoint(&rows.keys)
                 && rows.columns.iter().all(|column| mine.fits(column.column, column.bind, column.cast.as_ref()))
-        })
+        }) && self.load_with(later).fits()
     }
 
     fn append(&mut self, later: Segment) {
@@ -281,6 +304,7 @@ impl TableRows {
             name_sql,
             columns: Vec::new(),
             rows: 0,
+            load: Load::default(),
             conflict: None,
             keys: HashSet::new(),
             references,
@@ -288,8 +312,9 @@ impl TableRows {
         }
     }
 
-    fn bytes(&self) -> usize {
-        self.columns.iter().map(|c| c.data.len() + c.defaults.as_ref().map_or(0, |d| 5 * d.len())).sum()
+    fn count(&mut self) {
+        let columns = self.columns.iter().map(|column| (column.column, column.shape()));
+        self.load = limits::load(&self.table, self.rows, self.can_unnest(), columns);
     }
 
     /// Whether a value of this type can join the column's values.
@@ -330,6 +355,7 @@ impl TableRows {
                 column.push_default(&self.table.columns[column.column].default);
             }
         }
+        self.count();
     }
 
     /// Whether a row with this key waits.
@@ -400,6 +426,7 @@ impl TableRows {
             }
         }
         self.rows = total;
+        self.count();
         for (mine, theirs) in self.references.iter_mut().zip(later.references) {
             mine.hashes.extend(theirs.hashes);
             mine.anything |= theirs.anything;
@@ -409,7 +436,17 @@ impl TableRows {
 
 impl ColumnRows {
     fn new(column: usize, bind: BindType, cast: Option<TypeName>) -> Self {
-        Self { column, bind, cast, data: Vec::new(), has_null: false, defaults: None, rows: 0, default_rows: 0 }
+        Self {
+            column,
+            bind,
+            cast,
+            data: Vec::new(),
+            has_null: false,
+            values: 0,
+            defaults: None,
+            rows: 0,
+            default_rows: 0,
+        }
     }
 
     fn push(&mut self, value: Option<&[u8]>) {
@@ -417,6 +454,7 @@ impl ColumnRows {
             Some(bytes) => {
                 self.data.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
                 self.data.extend_from_slice(bytes);
+                self.values += 1;
             }
             None => {
                 self.data.extend_from_slice(&(-1_i32).to_be_bytes());
@@ -449,8 +487,14 @@ impl ColumnRows {
         }
         self.data.extend_from_slice(&later.data);
         self.has_null |= later.has_null;
+        self.values += later.values;
         self.rows += later.rows;
         self.default_rows += later.default_rows;
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        let bytes = self.data.len() - 4 * self.rows;
+        Shape { given: self.rows - self.default_rows, values: self.values, bytes, open: 0 }
     }
 
     /// The values, one by one.
@@ -564,8 +608,8 @@ mod tests {
         add(&mut pending, &users, &[(NAME, text("a"))]);
         add(&mut pending, &users, &[(NAME, text("b"))]);
         assert_eq!((pending.rows(), pending.is_empty()), (2, false));
-        // A length of four bytes and one byte each.
-        assert_eq!(pending.bytes(), 10);
+        // A parameter that is an array: a length of four bytes and one byte each.
+        assert_eq!(pending.bytes(), 26 + 10);
         assert_eq!(names(&pending), [["a", "b"]]);
         assert_eq!(pending.take().len(), 1);
         assert!(pending.is_empty());
@@ -685,12 +729,14 @@ mod tests {
         for _ in 0..10 {
             add(&mut pending, &users, &[(NAME, text("a"))]);
         }
-        assert_eq!(pending.single_params(&users, 1, true), 0);
-        // Eleven rows of four columns.
-        assert_eq!(pending.single_params(&users, 1, false), 44);
-        pending.hold_savepoint("s".into());
+        assert_eq!(pending.load().params, 1);
         add(&mut pending, &users, &[(TAGS, int4s(&[1]))]);
-        assert_eq!(pending.single_params(&users, 1, true), 48);
+        assert_eq!(pending.load().params, 11);
+        pending.hold_savepoint("s".into());
+        add(&mut pending, &users, &[(NAME, text("b"))]);
+        assert_eq!(pending.load().params, 1);
+        pending.release_all();
+        assert_eq!(pending.load().params, 12);
     }
 
     fn family() -> (Arc<Table>, Arc<Table>) {

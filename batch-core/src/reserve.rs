@@ -62,8 +62,11 @@ pub(crate) fn ids_sql(sequences: usize, counts: usize) -> String {
     )
 }
 
+/// How many parameters [`ids_sql`] has.
+pub(crate) const PARAMS: usize = 2;
+
 /// The parameters of [`ids_sql`].
-pub(crate) fn params(requests: &[(u32, u32)]) -> [Param; 2] {
+pub(crate) fn params(requests: &[(u32, u32)]) -> [Param; PARAMS] {
     let sequences = integer_array(oid::OID, requests.iter().map(|(sequence, _)| *sequence));
     let counts = integer_array(oid::INT4, requests.iter().map(|(_, count)| *count));
     [

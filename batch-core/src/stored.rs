@@ -44,10 +44,19 @@ pub(crate) enum Rule {
         cidr: bool,
     },
     Enum,
+    /// So many bits, or at most so many where they vary.
+    Bits {
+        len: i32,
+        varying: bool,
+    },
     /// An array of elements that are stored as they are, by the element's oid and its length where that is fixed.
     Array {
         element: u32,
         len: Option<usize>,
+    },
+    /// An array of texts of at most so many characters; what comes back is not looked into.
+    Texts {
+        max: usize,
     },
     /// It can be stored, but what comes back is known to Postgres alone.
     Opaque,
@@ -65,7 +74,9 @@ pub(crate) enum Stored {
 
 /// Whether values of the column's own type can be answered at all.
 pub(crate) fn is_answerable(column: &Column) -> bool {
-    !column.generated && rule(column.type_oid, None, column).is_ok_and(|rule| !matches!(rule, Rule::Opaque))
+    !column.generated
+        && rule(column.type_oid, None, column)
+            .is_ok_and(|rule| !matches!(rule, Rule::Opaque | Rule::Bits { .. } | Rule::Texts { .. }))
 }
 
 /// Whether values of the column's own type are always stored as they are, and can be answered.
@@ -91,7 +102,7 @@ pub(crate) fn rule(bind: u32, cast: Option<&TypeName>, column: &Column) -> Resul
     let base = column.base_oid;
     match column.kind {
         TypeKind::Enum if same_type || (cast.is_some() && is_text(bind)) => return Ok(Rule::Enum),
-        TypeKind::Array(element) if same_type => return Ok(array_rule(element, column.modifier)),
+        TypeKind::Array(element) if same_type => return array_rule(element, column.modifier),
         TypeKind::Composite if same_type => return Ok(Rule::Opaque),
         TypeKind::Plain => {}
         _ => return Err(Reason::Cast),
@@ -131,6 +142,12 @@ pub(crate) fn rule(bind: u32, cast: Option<&TypeName>, column: &Column) -> Resul
         oid::JSONB => Rule::Jsonb,
         oid::INET => Rule::Inet { cidr: false },
         oid::CIDR => Rule::Inet { cidr: true },
+        oid::BIT | oid::VARBIT if column.modifier != -1 => {
+            Rule::Bits { len: column.modifier, varying: base == oid::VARBIT }
+        }
+        oid::INTERVAL => Rule::Opaque,
+        // Postgres may refuse what a type's modifier does not allow.
+        _ if column.modifier != -1 => return Err(Reason::ValueDoesNotFit),
         _ => Rule::Opaque,
     })
 }
@@ -164,7 +181,7 @@ fn integer_len(oid: u32) -> Option<usize> {
     }
 }
 
-fn array_rule(element: u32, modifier: i32) -> Rule {
+fn array_rule(element: u32, modifier: i32) -> Result<Rule, Reason> {
     let len = match element {
         oid::BOOL => Some(1),
         oid::TEXT | oid::VARCHAR | oid::BYTEA => None,
@@ -173,10 +190,17 @@ fn array_rule(element: u32, modifier: i32) -> Rule {
         oid::FLOAT8 | oid::TIMESTAMP | oid::TIMESTAMPTZ => Some(8),
         other => match integer_len(other) {
             Some(len) => Some(len),
-            None => return Rule::Opaque,
+            None if modifier == -1 => return Ok(Rule::Opaque),
+            None => None,
         },
     };
-    if modifier == -1 { Rule::Array { element, len } } else { Rule::Opaque }
+    match element {
+        _ if modifier == -1 => Ok(Rule::Array { element, len }),
+        oid::VARCHAR => Ok(Rule::Texts { max: usize::try_from(modifier - 4).unwrap_or(0) }),
+        // They are rounded, never refused.
+        oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL => Ok(Rule::Opaque),
+        _ => Err(Reason::ValueDoesNotFit),
+    }
 }
 
 /// `numeric(p, s)` from its type modifier (`numeric.h`); a negative scale rounds in ways not followed here.
@@ -212,7 +236,9 @@ impl Rule {
             Rule::Jsonb => jsonb(value, catalog.utf8, asked),
             Rule::Inet { cidr } => inet(value, cidr),
             Rule::Enum => enum_label(value, column, catalog),
-            Rule::Array { element, len } => array(value, element, len, catalog.utf8),
+            Rule::Bits { len, varying } => bits(value, len, varying),
+            Rule::Array { element, len } => array(value, element, len, None, catalog.utf8),
+            Rule::Texts { max } => array(value, oid::VARCHAR, None, Some(max), catalog.utf8).map(|_| Stored::Unknown),
             Rule::Opaque => Ok(Stored::Unknown),
             Rule::Bool | Rule::Fixed(_) | Rule::Time { .. } => Err(Reason::ValueDoesNotFit),
         }
@@ -379,8 +405,14 @@ fn enum_label(value: &[u8], column: &Column, catalog: &Catalog) -> Result<Stored
     if labels.iter().any(|label| label.as_bytes() == value) { Ok(Stored::Same) } else { Err(REFUSED) }
 }
 
+/// `bit_recv` and `bit()`: how many there are stands before them.
+fn bits(value: &[u8], len: i32, varying: bool) -> Result<Stored, Reason> {
+    let count = value.first_chunk::<4>().map(|count| i32::from_be_bytes(*count)).ok_or(REFUSED)?;
+    if count == len || varying && count <= len { Ok(Stored::Unknown) } else { Err(REFUSED) }
+}
+
 /// `array_recv`: a header of dimensions, a flag for NULLs, the element type; then the elements.
-fn array(value: &[u8], element: u32, len: Option<usize>, utf8: bool) -> Result<Stored, Reason> {
+fn array(value: &[u8], element: u32, len: Option<usize>, max: Option<usize>, utf8: bool) -> Result<Stored, Reason> {
     let word = |at: usize| value.get(at..at + 4).and_then(|b| b.try_into().ok()).map(i32::from_be_bytes);
     let dimensions = usize::try_from(word(0).ok_or(REFUSED)?).map_err(|_| REFUSED)?;
     if dimensions > 6 || word(8).ok_or(REFUSED)? as u32 != element {
@@ -406,7 +438,7 @@ fn array(value: &[u8], element: u32, len: Option<usize>, utf8: bool) -> Result<S
             return Err(REFUSED);
         }
         if matches!(element, oid::TEXT | oid::VARCHAR) {
-            text(bytes, utf8, None)?;
+            text(bytes, utf8, max)?;
         }
         at += size;
     }
@@ -880,7 +912,8 @@ mod tests {
         );
         let texts = |text: &[u8]| [words(&[1, 0, oid::TEXT as i32, 1, 1, text.len() as i32]), text.to_vec()].concat();
         check("text[]", [(texts(b"abc"), SAME), (texts(b"a\0"), NO), (texts(b"\xff"), NO)]);
-        check("varchar(3)[]", [(texts(b"abcd"), UNKNOWN)]);
+        let limited = |text: &[u8]| [&words(&[1, 0, oid::VARCHAR as i32, 1, 1, text.len() as i32]), text].concat();
+        check("varchar(3)[]", [(limited(b"abc"), UNKNOWN), (limited(b"abcd"), NO)]);
         check("numeric[]", [([], UNKNOWN)]);
     }
 

@@ -7,11 +7,12 @@ use super::group::Refusal;
 use super::{Batch, Offer, Step};
 use crate::answer::{Answer, Rows};
 use crate::catalog::{Catalog, Clock, Default as ColumnDefault, Table};
-use crate::eligible::{Checked, Constant, ID, Plan, Reason, surely_waits};
+use crate::eligible::{Checked, Constant, ID, Plan, Reason, can_unnest, surely_waits};
 use crate::error::Error;
 use crate::group::Request;
 use crate::ids::Need;
-use crate::pending::{self, Known};
+use crate::limits::{self, Load, Shapes, Size};
+use crate::pending::{self, Known, TableRows};
 use crate::recognise::{Insert, Kind, Recognised};
 use crate::reserve::Clocks;
 use crate::statement::{BindType, Binds, FIRST_OWN_OID, oid};
@@ -32,9 +33,6 @@ enum Decision {
     Refuse(Error),
     Join(Box<Request>),
 }
-
-/// Parameters of one statement are counted in 16 bits.
-const MAX_PARAMS: usize = 60_000;
 
 /// While flushes overlap with the program, this part of the budget is enough for one, so that the server has something to do.
 const AHEAD: usize = 4;
@@ -242,6 +240,9 @@ impl Batch {
 
     /// Every value may wait: is there room, and is everything known that the answer needs?
     fn admit(&mut self, execution: &Execution<'_>, reserved: bool, kept: &mut Option<Vec<Made>>) -> Decision {
+        if execution.may_be_too_large() {
+            return Decision::Send(Reason::TooLarge);
+        }
         if let Some(decision) = self.make_room(execution) {
             return decision;
         }
@@ -295,24 +296,27 @@ impl Batch {
     }
 
     fn make_room(&self, execution: &Execution<'_>) -> Option<Decision> {
-        let Execution { plan, insert, binds, .. } = execution;
-        let bytes = binds.values.iter().flatten().map(Vec::len).sum::<usize>() + 4 * insert.values.len();
-        let params = insert.rows * plan.table.columns.len();
-        let too_much = |rows: usize, bytes: usize, params: usize| {
-            rows > self.options.max_rows || bytes > self.options.max_bytes || params > MAX_PARAMS
-        };
-        // Values that travel as arrays are few parameters, but a plan does not say whether they will.
-        if too_much(insert.rows, bytes, 0) || (!plan.can_unnest && params > MAX_PARAMS) {
+        let Execution { plan, insert, .. } = execution;
+        let Self { pending, options, .. } = self;
+        let (statement, rows) = (pending.load(), pending.rows());
+        let elsewhere = pending.bytes() - statement.bytes;
+        let has_room = |load: Load| load.fits() && load.bytes + elsewhere <= options.max_bytes;
+        let waiting = pending.current(plan.table.oid);
+        // What need not be counted column by column.
+        let are_arrays = plan.can_unnest && waiting.is_none_or(TableRows::can_unnest);
+        let most = limits::most(&plan.table, insert.rows, execution.bytes());
+        let is_small = are_arrays && has_room(statement.and(most));
+        let fits_alone = |load: Load| load.fits() && load.bytes <= options.max_bytes;
+        if insert.rows > options.max_rows || !is_small && !fits_alone(execution.shapes().load()) {
             return Some(Decision::Send(Reason::LargerThanBudget));
         }
-        let waiting = self.pending.rows();
-        if waiting > 0 {
-            let params = self.pending.single_params(&plan.table, insert.rows, plan.can_unnest);
-            if too_much(waiting + insert.rows, bytes + self.pending.bytes(), params) || self.may_go_ahead() {
+        if rows > 0 {
+            let fits = || is_small || has_room(pending.load_with(plan.table.oid, execution.shapes()));
+            if rows + insert.rows > options.max_rows || !fits() || self.may_go_ahead() {
                 return Some(Decision::Flush(FlushCause::Budget));
             }
         }
-        let waiting = self.pending.current(plan.table.oid)?;
+        let waiting = waiting?;
         if !Arc::ptr_eq(&waiting.table, &plan.table) {
             return Some(Decision::Flush(FlushCause::Catalog));
         }
@@ -582,6 +586,62 @@ impl<'a> Execution<'a> {
 
     fn count_defaults(&self, column: usize) -> usize {
         (0..self.insert.rows).filter(|&row| self.is_default(row, column)).count()
+    }
+
+    /// The bytes of its values.
+    fn bytes(&self) -> usize {
+        self.checked.iter().map(|value| self.len(value).unwrap_or(0)).sum()
+    }
+
+    /// The bytes of a value as it is bound; `None` for NULL and what is left to the default.
+    fn len(&self, value: &Checked) -> Option<usize> {
+        match value {
+            Checked::Null | Checked::Default => None,
+            Checked::Bind(index, _) => self.binds.values[*index].as_ref().map(Vec::len),
+            Checked::Bytes(bytes) => Some(bytes.len()),
+        }
+    }
+
+    /// What the rows add to those that wait.
+    fn shapes(&self) -> Shapes<'a> {
+        let table = &self.plan.table;
+        let mut shapes = Shapes::new(table, self.insert.rows);
+        for row in 0..self.insert.rows {
+            let values = &self.checked[row * self.insert.width..][..self.insert.width];
+            for (slot, value) in self.plan.slots.iter().zip(values).filter(|(_, value)| **value != Checked::Default) {
+                let shape = shapes.column(slot.column);
+                shape.given += 1;
+                if let Some(len) = self.len(value) {
+                    shape.values += 1;
+                    shape.bytes += if slot.widen { 8 } else { len };
+                }
+                if !can_unnest(slot.bind, &table.columns[slot.column]) {
+                    shapes.are_single();
+                }
+            }
+            let may_be_made = |at: usize| !self.plan.clocks.contains(&at) && self.is_default(row, at);
+            for &column in self.plan.made.iter().filter(|at| may_be_made(**at)) {
+                shapes.column(column).open += 1;
+            }
+        }
+        shapes
+    }
+
+    /// Whether Postgres may refuse a row for its size, or for that of its entry in an index.
+    fn may_be_too_large(&self) -> bool {
+        let table = &self.plan.table;
+        let size = |row: usize, column: usize| {
+            let value = self.plan.slot_of[column].map(|slot| &self.checked[row * self.insert.width + slot]);
+            match (value, &self.plan.constants[column]) {
+                (Some(Checked::Bind(_, Stored::Becomes(bytes))), _) => Size::Bytes(bytes.len()),
+                (Some(value @ (Checked::Bind(..) | Checked::Bytes(_))), _) => Size::Bytes(self.len(value).unwrap_or(0)),
+                (Some(Checked::Null), _) | (_, Some(Constant::Null)) => Size::Null,
+                (_, Some(Constant::Bytes(bytes))) => Size::Bytes(bytes.len()),
+                (_, None) => Size::Unknown,
+            }
+        };
+        let is_too_large = |row| table.sizes.may_be_too_large(&table.columns, |column| size(row, column));
+        table.sizes.matter(self.bytes()) && (0..self.insert.rows).any(is_too_large)
     }
 
     /// Whether a row takes the transaction's `now()`.

@@ -139,6 +139,8 @@ impl Program {
     }
 
     fn serve(&mut self, query: &Query) -> Option<Vec<TextRow>> {
+        let lists = query.sql.split("INSERT").map(|part| part.matches("unnest(").count());
+        assert!(query.params.len() <= 65_535 && lists.max() <= Some(1_664), "Postgres would refuse it");
         let (said, rows) = match query.purpose {
             Purpose::Ask if query.params.is_empty() => ("catalog".to_owned(), self.catalog.clone()),
             Purpose::Ask if query.begins => {
@@ -628,13 +630,14 @@ mod flushing {
 
     #[test]
     fn the_budget_of_bytes_is_never_exceeded() {
-        let mut program = Program::with([notes()], BatchOptions::new().max_bytes(30));
+        // An array of two texts, with what stands before it.
+        let mut program = Program::with([notes()], BatchOptions::new().max_bytes(26 + 2 * 14));
         program.run("BEGIN");
         assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
         assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
         assert_eq!(program.run_with(NOTE, [text("ten bytes.")]), waits());
         assert_eq!(program.flushed_by(FlushCause::Budget), 1);
-        assert_eq!(program.run_with(NOTE, [text(&"x".repeat(31))]), Sent);
+        assert_eq!(program.run_with(NOTE, [text(&"x".repeat(25))]), Sent);
         assert_eq!(program.sent_because(Reason::LargerThanBudget), 1);
     }
 
@@ -645,11 +648,58 @@ mod flushing {
         program.run("BEGIN");
         let many = format!("INSERT INTO notes (body) VALUES {}", vec!["('a')"; 25_000].join(", "));
         assert_eq!(program.run(&many), waits());
-        // With one array among them, all rows would travel value by value.
+        // With one array among them, all rows travel value by value.
         assert_eq!(program.run_with("INSERT INTO notes (tags) VALUES ($1)", [int4s(&[1])]), waits());
-        assert_eq!(program.flushed_by(FlushCause::Budget), 1);
         assert_eq!(program.run(&many), waits());
-        assert_eq!(program.flushed_by(FlushCause::Budget), 2);
+        assert_eq!(program.flushed_by(FlushCause::Budget), 0);
+        assert_eq!(program.run(&many), waits());
+        assert_eq!(program.flushed_by(FlushCause::Budget), 1);
+    }
+
+    #[test]
+    fn whatever_columns_rows_give_no_statement_is_larger_than_postgres_takes() {
+        let wide = |at: usize| {
+            let columns = (0..940).map(|n| {
+                let column = column(&format!("c{n}"), "int4");
+                if n % 5 == 0 { column } else { column.default("7") }
+            });
+            let table = table(&format!("t{at}")).column(column("id", "int4").serial(at as u32 + 1));
+            columns.fold(table, TableRow::column)
+        };
+        let mut state = 7_u64;
+        let mut below = |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as usize % n
+        };
+        for (tables, rows) in [(2, 60), (45, 90)] {
+            let mut program = Program::with((0..tables).map(wide), BatchOptions::new().nested(Nested::Merge));
+            program.run("BEGIN");
+            let mut names = 0;
+            for row in 0..rows {
+                match below(12) {
+                    0 if tables == 2 => {
+                        names += 1;
+                        program.run(&format!("SAVEPOINT s{names}"));
+                    }
+                    1 if names > 0 => {
+                        program.run(&format!("RELEASE SAVEPOINT s{names}"));
+                        names -= 1;
+                    }
+                    _ => {}
+                }
+                // Few different texts, as parsing takes its time.
+                let (from, to) = [(0, 940), (0, 470), (470, 940)][below(3)];
+                let columns: Vec<String> = (from..to).map(|n| format!("c{n}")).collect();
+                let values = vec!["1"; columns.len()].join(", ");
+                let sql = format!("INSERT INTO t{} ({}) VALUES ({values})", row % tables, columns.join(", "));
+                assert_eq!(program.run(&sql), waits());
+            }
+            assert_eq!(program.run("COMMIT"), Sent);
+            assert!(program.flushed_by(FlushCause::Budget) > 0);
+            assert_eq!(program.batch.stats().rows_flushed, rows as u64);
+        }
     }
 
     #[test]

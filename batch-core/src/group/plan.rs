@@ -11,6 +11,7 @@ use crate::answer::Field;
 use crate::catalog::{Catalog, Default, Table};
 use crate::eligible::{ID, Reason, can_unnest, mentioned, output};
 use crate::flush::{array_of, quoted};
+use crate::limits::{MAX_PARAMS, Size};
 use crate::options::BatchOptions;
 use crate::recognise::{Insert, Returned, TypeName, Value};
 use crate::statement::{BindType, Binds, Param, Purpose, Query, oid};
@@ -210,6 +211,13 @@ impl Plan {
             }
         }
         let bytes = values.iter().flatten().map(Vec::len).sum::<usize>() + 16 * values.len();
+        let size = |column: usize| match self.columns.iter().position(|sent| sent.column == column) {
+            Some(at) => values[at].as_ref().map_or(Size::Null, |value| Size::Bytes(value.len())),
+            None => Size::Unknown,
+        };
+        if self.table.sizes.matter(bytes) && self.table.sizes.may_be_too_large(&self.table.columns, size) {
+            return Err(Reason::TooLarge);
+        }
         Ok(Row { values, key, bytes })
     }
 
@@ -301,9 +309,9 @@ impl Plan {
         Some(query)
     }
 
-    /// So many rows at most, as the parameters of one statement are counted in 16 bits.
+    /// So many rows at most, as the parameters of one statement are counted.
     pub(crate) fn max_rows(&self) -> usize {
-        if self.can_unnest { usize::MAX } else { (60_000 / self.columns.len()).max(1) }
+        if self.can_unnest { usize::MAX } else { MAX_PARAMS / self.columns.len() }
     }
 }
 

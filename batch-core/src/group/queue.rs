@@ -10,6 +10,7 @@ use super::{Counters, GivenId, Group, Joined, Pass, Request, Shutdown, Terms};
 use crate::database::lock;
 use crate::eligible::Reason;
 use crate::error::Error;
+use crate::limits;
 use crate::options::{GroupCommit, WhenFull};
 
 /// The groups of one database, of adapters with the same rows and errors.
@@ -649,10 +650,11 @@ impl<R, E> Queue<R, E> {
     fn take(&mut self, entry: &Entry<R, E>, options: &GroupCommit) -> Vec<Arc<Entry<R, E>>> {
         let plan = &entry.terms.plan;
         let max_rows = options.max_rows.min(plan.max_rows());
+        let max_bytes = options.max_bytes.min(limits::MAX_BYTES);
         let mut taken: Vec<Arc<Entry<R, E>>> = Vec::new();
         let mut bytes = 0;
         self.waiting.retain(|waiting| {
-            let fits = taken.is_empty() || bytes + waiting.bytes <= options.max_bytes;
+            let fits = taken.is_empty() || bytes + waiting.bytes <= max_bytes;
             let takes = Arc::ptr_eq(&waiting.terms.plan, plan) && taken.len() < max_rows && fits;
             if takes {
                 bytes += waiting.bytes;

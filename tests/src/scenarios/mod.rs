@@ -8,6 +8,7 @@ pub mod errors;
 pub mod groups;
 pub mod ids;
 pub mod lifecycle;
+pub mod limits;
 pub mod order;
 pub mod overlap;
 pub mod passing;
@@ -207,6 +208,13 @@ macro_rules! for_each_scenario {
             lifecycle::a_fresh_catalog_is_not_read_again,
             lifecycle::a_column_that_vanished_elsewhere_is_an_error,
             lifecycle::two_databases_do_not_mix,
+            limits::rows_that_give_different_columns_fit_the_list_of_one_select,
+            limits::parameters_are_counted_over_all_tables_of_a_flush,
+            limits::an_index_entry_that_may_be_too_large_is_sent_alone,
+            limits::a_row_that_may_be_too_large_for_its_page_is_sent_alone,
+            limits::a_value_that_the_types_length_does_not_allow_is_sent_at_once,
+            limits::a_value_that_may_be_too_large_to_compute_with_is_sent_alone,
+            limits::a_row_that_may_be_too_large_joins_no_group,
             traps::a_cycle_with_cascades_ends_as_it_would,
             traps::a_table_with_a_trigger_or_a_rule_is_sent_row_by_row,
             traps::a_trigger_sees_the_rows_that_waited,
