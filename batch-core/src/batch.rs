@@ -21,11 +21,13 @@ mod aborted;
 mod group;
 mod insert;
 mod pass;
+mod patience;
 
 pub use self::group::Asked;
 pub(crate) use self::insert::random_uuid;
 
 use self::insert::{Made, Plans, Scratch};
+use self::patience::Patience;
 use crate::answer::Answer;
 use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
 use crate::database::{Database, lock};
@@ -78,6 +80,7 @@ pub struct Batch {
     session: Session,
     transaction: Transaction,
     pending: Pending,
+    patience: Patience,
     plans: Plans,
     positions: Positions,
     /// Whether `currval` and `lastval` of this session would lie.
@@ -186,6 +189,8 @@ enum Offer {
     Conclude,
     Enable(BatchOptions),
     Explain,
+    /// Decided: answered once what waits is out.
+    Answered(Answer),
 }
 
 /// How often the engine has run each text, for drivers that send one unprepared in a single round trip: preparing it costs
@@ -325,6 +330,7 @@ impl Batch {
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
+        batch.patience = self.patience.of_transaction();
         batch.used_reserved_ids = self.used_reserved_ids;
         batch.lost_last_value = self.lost_last_value;
         batch
@@ -336,6 +342,7 @@ impl Batch {
         self.session.stays_unsettled |= ended.session.stays_unsettled;
         self.session.is_tangled |= ended.session.is_tangled;
         self.session.prepared_reader |= ended.session.prepared_reader;
+        self.patience.absorb(&ended.patience);
         self.used_reserved_ids |= ended.used_reserved_ids;
         self.lost_last_value |= ended.lost_last_value;
     }
@@ -364,6 +371,7 @@ impl Batch {
         }
         self.sending = Some(Arc::clone(recognised));
         self.sent(true);
+        self.patience.ran_outside();
         // The doubt is the transactions'; the catalog that this one looks things up in is still that of the pool.
         self.session.was_unsettled = false;
         self.session.unsettled = None;
@@ -407,6 +415,7 @@ impl Batch {
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
+            patience: Patience::default(),
             plans: Plans::default(),
             positions: Positions::default(),
             used_reserved_ids: false,
@@ -501,6 +510,7 @@ impl Batch {
     /// The query of the last [`Step::Run`] was one that may run [ahead](Query::ahead), and does so.
     pub fn launched(&mut self) -> Step {
         self.running = None;
+        self.patience.launched();
         self.stats.flushes_overlapped += 1;
         self.flight = Some(Flight { _span: self.flush_span.take(), landed: false });
         self.asked_to_yield = 0;
@@ -543,6 +553,7 @@ impl Batch {
 
     /// The query of the last [`Step::Run`] or [`Step::Land`] went well and brought these rows.
     pub fn ran(&mut self, rows: &[TextRow]) -> Step {
+        self.note_time(true);
         match self.running.take() {
             Some(Running::Guard) => return self.query_catalog(),
             Some(Running::Catalog { epoch }) => {
@@ -577,6 +588,7 @@ impl Batch {
     ///
     /// `failure` is the adapter's error, for [`Step::Raise`].
     pub fn failed(&mut self, mut failure: Failure) -> Step {
+        self.note_time(false);
         match self.running.take() {
             // The program goes on without batching.
             Some(Running::Catalog { epoch }) if !matches!(self.offer, Some(Offer::Enable(_))) => {
@@ -626,6 +638,7 @@ impl Batch {
     pub fn sent(&mut self, ok: bool) {
         let Some(recognised) = self.sending.take() else { return };
         self.pass = None;
+        self.patience.heard();
         if !ok {
             self.aborted_by_program();
         }
@@ -648,6 +661,7 @@ impl Batch {
             Kind::Other(effects) => {
                 let effects = self.with_hidden(*effects, &recognised.names);
                 self.apply(effects);
+                self.note_timeout(&recognised);
             }
             _ => {}
         }
@@ -693,6 +707,8 @@ impl Batch {
             && (self.session.unsettled.is_none() || self.begin_travels)
             && self.database.options().late_begin
             && self.catalog().is_some_and(|catalog| !catalog.fixes_snapshot && !catalog.read_only)
+            // In a transaction this timeout does not run.
+            && self.timeouts().idle_session.is_none()
     }
 
     fn send_begin(&mut self) -> Step {
@@ -761,7 +777,7 @@ impl Batch {
         let is_sent = match &self.offer {
             Some(Offer::Statement { send, .. }) => *send,
             Some(Offer::Flush | Offer::Land | Offer::Conclude | Offer::Enable(_) | Offer::Explain) => true,
-            None => false,
+            Some(Offer::Answered(_)) | None => false,
         };
         is_sent || !self.outbox.is_empty()
     }
@@ -785,6 +801,7 @@ impl Batch {
                 query.ahead =
                     query.purpose == Purpose::Flush && self.outbox.is_empty() && self.transaction.flushes_ahead;
                 self.issued.note(&mut query);
+                self.patience.sent();
                 return Step::Run(query);
             }
             self.flush_span = None;
@@ -793,6 +810,7 @@ impl Batch {
             }
             match self.offer.take() {
                 None | Some(Offer::Land) => return Step::Answer(Answer::default()),
+                Some(Offer::Answered(answer)) => return Step::Answer(answer),
                 Some(offer @ (Offer::Flush | Offer::Conclude)) => {
                     if let Some(step) = self.settle(offer) {
                         return step;
@@ -861,7 +879,6 @@ impl Batch {
         if let Some(step) = self.raise_again(recognised) {
             return Some(step);
         }
-        let done = Some(Step::Answer(Answer::default()));
         match &recognised.kind {
             Kind::Begin { .. } if !self.transaction.open => {
                 // Here a catalog that cannot be read harms nobody.
@@ -877,17 +894,19 @@ impl Batch {
                 self.start_flush(FlushCause::Commit);
             }
             Kind::Rollback => self.discard_pending(),
-            Kind::Savepoint(name) if merge => {
+            Kind::Savepoint(name) if merge && !self.keeps_quiet() => {
                 self.pending.hold_savepoint(name.clone());
-                return done;
+                return self.answer(Answer::default());
             }
             Kind::Savepoint(_) => self.start_flush(FlushCause::Savepoint),
-            Kind::Release(name) if self.pending.holds_savepoint() && self.pending.release(name) => return done,
+            Kind::Release(name) if self.pending.holds_savepoint() && self.pending.release(name) => {
+                return self.answer(Answer::default());
+            }
             Kind::Release(_) => self.start_flush(FlushCause::Release),
             Kind::RollbackTo(name) if self.pending.holds_savepoint() => match self.pending.roll_back_to(name) {
                 Some(rows) => {
                     self.stats.rows_discarded += rows as u64;
-                    return done;
+                    return self.answer(Answer::default());
                 }
                 None => self.discard_pending(),
             },
@@ -928,6 +947,7 @@ impl Batch {
         self.lost_last_value = self.loses_last_value();
         self.transaction.savepoints_ahead.extend(self.pending.savepoints().map(str::to_owned));
         let segments = self.pending.take();
+        self.measure(&segments);
         let tables = pending::rows_by_table(&segments);
         self.flush_span = Some(tracing::debug_span!("flush", ?tables, rows, bytes, %cause));
         for waiting in segments.iter().flat_map(|segment| &segment.tables) {
@@ -1057,6 +1077,7 @@ impl Batch {
                     let login = (!self.session.was_unsettled).then_some(&*self.login);
                     self.database.publish(&catalog, login);
                 }
+                self.timeouts_came(catalog.timeouts);
                 self.session.unsettled = None;
                 self.session.unknown.retain(|_| self.offer.is_some());
                 self.session.catalog = Some(catalog);
@@ -1091,6 +1112,7 @@ impl Batch {
         self.positions = positions;
         self.transaction.wanted = wanted;
         self.running = Some(Running::Reserve);
+        self.patience.asked();
         let mut query = reserve::query(&requests);
         query.begins = self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held);
         self.issued.note(&mut query);
@@ -1099,6 +1121,9 @@ impl Batch {
 
     fn reservation_came(&mut self, rows: &[TextRow]) {
         let reservation = reserve::read(rows);
+        if let Some(timeouts) = reservation.timeouts {
+            self.timeouts_came(timeouts);
+        }
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
@@ -1212,6 +1237,7 @@ impl Batch {
     fn end_transaction(&mut self) {
         self.discard_pending();
         self.flight = None;
+        self.patience.transaction_ended();
         let ended = std::mem::take(&mut self.transaction);
         self.session.private_stock = None;
         if ended.schema_changed || ended.catalog_is_its_own {

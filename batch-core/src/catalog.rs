@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::eligible::Reason;
 use crate::error::Error;
+use crate::patience::Timeouts;
 use crate::recognise::{Effects, TableName};
 use crate::statement::{FIRST_OWN_OID, Purpose, Query, TextRow, oid};
 use crate::{defaults, harmless, limits, stored};
@@ -27,6 +28,7 @@ pub const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
     let mut sql = QUERY.replace("{identity}", SESSION_SQL).replace("{sizes}", limits::SQL);
+    sql = sql.replace("{timeouts}", Timeouts::SQL);
     for (what, how) in CALLED {
         sql = sql.replace(what, how);
     }
@@ -100,7 +102,7 @@ WITH RECURSIVE dom(top, oid, modifier, not_null) AS (
 )
 SELECT 'session', json_build_object(
     'version', current_setting('server_version_num')::int4, 'product', version(),
-    'encoding', current_setting('server_encoding'), 'identity', {identity},
+    'encoding', current_setting('server_encoding'), 'identity', {identity}, 'timeouts', {timeouts},
     'isolation', current_setting('default_transaction_isolation'),
     'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
     'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery(),
@@ -260,6 +262,8 @@ pub(crate) struct Catalog {
     pub fixes_snapshot: bool,
     /// Transactions are read-only unless they say otherwise.
     pub read_only: bool,
+    /// Of a session of this login that sets none.
+    pub timeouts: Timeouts,
     hidden: Hidden,
     /// Names behind which code stands, or more tables than the name says: views, functions, partitions, …. `None` where
     /// that may be so behind any name.
@@ -459,6 +463,7 @@ impl Catalog {
             event_triggers: session.event_triggers,
             fixes_snapshot: matches!(session.isolation.as_str(), "repeatable read" | "serializable"),
             read_only: session.read_only,
+            timeouts: Timeouts::read(&session.timeouts).unwrap_or_default(),
             hidden: hidden(&raw, ddl),
             // Names of its views are common words.
             opaque: (!session.own_operators && !session.identity.contains("information_schema")).then_some(opaque),
@@ -544,6 +549,8 @@ struct SessionRow {
     event_triggers: bool,
     read_only: bool,
     own_operators: bool,
+    #[serde(default)]
+    timeouts: String,
 }
 
 #[derive(Deserialize)]

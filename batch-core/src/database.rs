@@ -11,6 +11,7 @@ use crate::group::plan::Plan as GroupPlan;
 use crate::group::{Counters, Groups};
 use crate::ids::Stock;
 use crate::options::BatchOptions;
+use crate::patience::Paces;
 use crate::recognise::{Recognised, Texts};
 use crate::statement::BindType;
 use crate::stats::GroupStats;
@@ -35,6 +36,8 @@ pub(crate) struct Database {
     groups: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     group_counters: Arc<Counters>,
     group_plans: Mutex<GroupPlans>,
+    /// How fast rows go in, where that matters.
+    pub(crate) paces: Mutex<Paces>,
 }
 
 /// Group commit's plans and refusals, by the statement's address, which its entry keeps its own.

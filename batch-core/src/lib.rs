@@ -63,6 +63,7 @@ pub mod ingest;
 mod limits;
 mod looks;
 mod options;
+mod patience;
 mod pending;
 mod recognise;
 mod reserve;

@@ -13,6 +13,7 @@ use std::time::Duration;
 pub struct BatchOptions {
     pub(crate) max_rows: usize,
     pub(crate) max_bytes: usize,
+    pub(crate) max_age: Duration,
     pub(crate) max_id_block: u32,
     pub(crate) catalog_max_age: Duration,
     pub(crate) nested: Nested,
@@ -40,6 +41,7 @@ impl BatchOptions {
         Self {
             max_rows: 10_000,
             max_bytes: 8 << 20,
+            max_age: Duration::from_secs(10),
             max_id_block: 10_000,
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
@@ -74,6 +76,18 @@ impl BatchOptions {
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         assert!(bytes > 0, "a budget of no bytes would send every row at once: leave batching off instead");
         self.max_bytes = bytes;
+        self
+    }
+
+    /// Sends pending rows when the oldest has waited for this long. That is looked at in each call, as there is no timer: a
+    /// program that calls nothing has nothing sent. Zero sends each row in the call that inserts it.
+    ///
+    /// Rows wait for less where the server ends sessions that are idle in a transaction (`idle_in_transaction_session_timeout`):
+    /// a call has something sent where the server has heard nothing for a tenth of that.
+    ///
+    /// Defaults to ten seconds.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
         self
     }
 

@@ -9,7 +9,7 @@ use crate::eligible::can_unnest;
 use crate::limits::{self, Load, Shape, Shapes};
 use crate::recognise::TypeName;
 use crate::statement::BindType;
-use crate::stored;
+use crate::{patience, stored};
 
 /// All rows of a connection that wait.
 ///
@@ -133,6 +133,11 @@ impl Pending {
 
     fn tables(&self) -> impl Iterator<Item = &TableRows> {
         self.segments.iter().flat_map(|segment| &segment.tables)
+    }
+
+    /// How much work the rows of each table are.
+    pub(crate) fn work(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.segments.iter().flat_map(Segment::work)
     }
 
     /// Takes everything, to send it or to discard it.
@@ -265,6 +270,11 @@ impl Segment {
         let is_new = |rows: &&TableRows| !self.tables.iter().any(|mine| mine.table.oid == rows.table.oid);
         let new = later.tables.iter().filter(is_new).map(|rows| rows.load);
         self.tables.iter().map(joined).chain(new).fold(Load::default(), Load::and)
+    }
+
+    /// By table.
+    pub(crate) fn work(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.tables.iter().map(|rows| (rows.table.oid, patience::work(rows.rows, rows.load.bytes)))
     }
 
     fn table_mut(&mut self, table: &Arc<Table>, name_sql: &str) -> &mut TableRows {

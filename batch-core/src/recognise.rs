@@ -15,6 +15,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 use crate::eligible::Reason;
 use crate::harmless;
 use crate::looks::{self, Demands, Sight};
+use crate::patience::Setting;
 
 /// What a statement's text says, as far as batching cares.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Recognised {
     demanding: Option<Demanding>,
     /// How what ends transactions in a way that is not followed begins, where that is an end that an aborted one allows.
     opening: Option<Box<Kind>>,
+    /// Which timeout a SET sets.
+    timeout: Option<Setting>,
 }
 
 /// Parsed when rows wait for the first time that it is issued.
@@ -53,12 +56,17 @@ impl Recognised {
     }
 
     fn new(kind: Kind, names: Box<[String]>) -> Self {
-        Self { kind, names, sight: Sight::Anything, demanding: None, opening: None }
+        Self { kind, names, sight: Sight::Anything, demanding: None, opening: None, timeout: None }
     }
 
     /// What it does first, as far as transactions go: a script may begin with a COMMIT.
     pub(crate) fn first(&self) -> &Kind {
         self.opening.as_deref().unwrap_or(&self.kind)
+    }
+
+    /// The timeout that it sets, to a value that stands in its text.
+    pub(crate) fn timeout(&self) -> Option<&Setting> {
+        self.timeout.as_ref()
     }
 
     /// Whether it ends the transaction by a COMMIT, in whatever form.
@@ -308,6 +316,7 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
         let mut recognised = Recognised::new(kind, names);
         if let Kind::Other(effects) = recognised.kind {
             recognised.opening = opening(first).filter(|_| effects.tangles_transaction);
+            recognised.timeout = timeout(first);
             // `(SELECT …)` begins with no word.
             let verb = word(first, 0).unwrap_or_else(|| "select".to_owned());
             recognised.sight = Sight::of(first, &verb, effects);
@@ -320,6 +329,22 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
     let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
     let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
     Recognised { opening: opening(first), ..Recognised::new(Kind::Other(effects), names(&tokens)) }
+}
+
+/// `SET [SESSION | LOCAL] name {TO | =} value`
+fn timeout(tokens: &[Token]) -> Option<Setting> {
+    if word(tokens, 0).as_deref() != Some("set") {
+        return None;
+    }
+    let scope = word(tokens, 1);
+    let at = if matches!(scope.as_deref(), Some("session" | "local")) { 2 } else { 1 };
+    let [name, _, value] = tokens.get(at..)? else { return None };
+    let value = match value {
+        Token::Number(number, _) => number,
+        Token::SingleQuotedString(text) => text,
+        _ => return None,
+    };
+    Setting::new(&identifier(name)?, value, scope.as_deref() == Some("local"))
 }
 
 /// See [`Recognised::opening`].

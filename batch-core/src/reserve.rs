@@ -3,6 +3,7 @@
 
 use crate::catalog::SESSION_SQL;
 use crate::flush::integer_array;
+use crate::patience::Timeouts;
 use crate::statement::{Param, Purpose, Query, TextRow, oid};
 
 /// The transaction's start time as Postgres sends it, in each form that a default may take.
@@ -17,6 +18,7 @@ pub(crate) struct Clocks {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reservation {
     pub identity: Option<String>,
+    pub timeouts: Option<Timeouts>,
     pub clocks: Option<Clocks>,
     /// By sequence.
     pub ids: Vec<(u32, Vec<i64>)>,
@@ -28,10 +30,13 @@ pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
         "\
 SELECT 'session', {SESSION_SQL}
 UNION ALL
+SELECT 'timeouts', {}
+UNION ALL
 SELECT 'now', encode(timestamptz_send(now()), 'hex') || ' ' || encode(timestamp_send(localtimestamp), 'hex')
     || ' ' || encode(date_send(current_date), 'hex')
 UNION ALL
 SELECT {}",
+        Timeouts::SQL,
         ids_sql(1, 2)
     );
     let mut query = Query::new(Purpose::Ask, sql);
@@ -82,6 +87,7 @@ pub(crate) fn read(rows: &[TextRow]) -> Reservation {
         let [Some(what), Some(value)] = row.as_slice() else { continue };
         match what.as_str() {
             "session" => reservation.identity = Some(value.clone()),
+            "timeouts" => reservation.timeouts = Timeouts::read(value),
             "now" => reservation.clocks = clocks(value),
             _ => {
                 let sequence = what.strip_prefix("ids ").and_then(|oid| oid.parse().ok());

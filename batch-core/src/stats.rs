@@ -231,6 +231,9 @@ pub enum FlushCause {
     Conflict,
     /// Rows whose ids Postgres assigns, before one whose id was reserved.
     Ids,
+    /// Rows had waited for as long as [`BatchOptions::max_age`](crate::BatchOptions::max_age) and the server's timeouts allow, or
+    /// more of them might take longer than a statement may.
+    Time,
 }
 
 impl fmt::Display for FlushCause {
@@ -248,6 +251,7 @@ impl fmt::Display for FlushCause {
             Self::Catalog => "a catalog read anew",
             Self::Conflict => "an upsert of a row that waits",
             Self::Ids => "rows whose ids Postgres assigns",
+            Self::Time => "time",
         })
     }
 }

@@ -93,7 +93,7 @@ impl Batch {
         let step = match decision {
             Decision::Wait(answer) => {
                 self.stats.inserts_deferred += 1;
-                return Some(Step::Answer(answer));
+                return self.answer(answer);
             }
             Decision::Send(reason) => {
                 self.note_sent(&insert.table.to_string(), reason);
@@ -267,6 +267,9 @@ impl Batch {
             *kept = Some(made);
             return Decision::Begin;
         }
+        if self.pending.is_empty() {
+            self.patience.begins_to_wait();
+        }
         let answer = self.push(execution, &made);
         if !keys.is_empty() {
             let (waiting, _) = self.pending.table_mut(&execution.plan.table, &execution.insert.table_sql);
@@ -314,6 +317,9 @@ impl Batch {
             let fits = || is_small || has_room(pending.load_with(plan.table.oid, execution.shapes()));
             if rows + insert.rows > options.max_rows || !fits() || self.may_go_ahead() {
                 return Some(Decision::Flush(FlushCause::Budget));
+            }
+            if self.takes_too_long(plan.table.oid, insert.rows, execution.bytes()) {
+                return Some(Decision::Flush(FlushCause::Time));
             }
         }
         let waiting = waiting?;

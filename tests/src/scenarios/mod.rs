@@ -13,6 +13,7 @@ pub mod order;
 pub mod overlap;
 pub mod passing;
 pub mod swallowed;
+pub mod timeouts;
 pub mod traps;
 pub mod upserts;
 pub mod waiting;
@@ -181,6 +182,11 @@ macro_rules! for_each_scenario {
             swallowed::an_error_that_was_caught_comes_out_of_a_commit_in_any_form,
             swallowed::an_error_that_was_caught_comes_out_of_the_commit_of_a_lost_connection,
             swallowed::a_transaction_that_the_program_aborted_itself_ends_as_it_would,
+            timeouts::where_idle_sessions_are_ended_a_transaction_begins_at_once,
+            timeouts::rows_do_not_wait_until_an_idle_transaction_is_ended,
+            timeouts::a_flush_takes_no_longer_than_a_statement_may,
+            timeouts::a_statement_timeout_that_the_program_sets_is_noticed,
+            timeouts::rows_wait_no_longer_than_the_options_say,
             lifecycle::a_connection_that_is_dropped_in_a_transaction_sends_nothing,
             lifecycle::a_panic_in_a_transaction_sends_nothing,
             lifecycle::after_a_panic_a_rollback_makes_the_connection_usable,
