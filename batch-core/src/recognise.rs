@@ -1436,6 +1436,34 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_in_any_form_and_in_front_of_a_script_is_one() {
+        let commits =
+            ["COMMIT", "END", "COMMIT AND CHAIN", "end and no chain", "PREPARE TRANSACTION 'x'", "COMMIT; SELECT 1"];
+        assert!(commits.iter().all(|sql| recognise(sql).commits()));
+        let others = [
+            "ROLLBACK AND CHAIN",
+            "SELECT 1; COMMIT",
+            "COMMIT PREPARED 'x'",
+            "PREPARE x AS SELECT 1",
+            "ROLLBACK; COMMIT",
+        ];
+        assert!(!others.iter().any(|sql| recognise(sql).commits()));
+        assert!(matches!(recognise("ROLLBACK TO a; SELECT 1").first(), Kind::RollbackTo(name) if name == "a"));
+    }
+
+    #[test]
+    fn a_timeout_that_is_set_is_known_where_its_value_is_written_down() {
+        let set = |sql: &str| recognise(sql).timeout().copied();
+        let expected = |is_local| Setting::new("statement_timeout", "5s", is_local);
+        assert_eq!(set("SET statement_timeout = '5s'"), expected(false));
+        assert_eq!(set("set session Statement_Timeout to 5000"), expected(false));
+        assert_eq!(set("SET LOCAL statement_timeout TO '5 s'"), expected(true));
+        for sql in ["SET statement_timeout TO DEFAULT", "RESET statement_timeout", "SET work_mem = '5MB'", "SELECT 1"] {
+            assert_eq!(set(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
     fn savepoints_are_known_by_the_name_that_postgres_gives_them() {
         let name = |sql: &str| match recognise(sql).kind {
             Kind::Savepoint(name) | Kind::RollbackTo(name) | Kind::Release(name) => name,

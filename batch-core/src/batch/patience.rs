@@ -63,7 +63,7 @@ impl Patience {
         self.flush = None;
     }
 
-    /// The server has answered something, or was sent something.
+    /// The server has answered something.
     pub(super) fn heard(&mut self) {
         self.quiet_since = Some(Instant::now());
     }
@@ -87,7 +87,6 @@ impl Patience {
     /// The flush goes on by itself: when it is done is not seen.
     pub(super) fn launched(&mut self) {
         self.flush = None;
-        self.heard();
     }
 }
 

@@ -1402,6 +1402,41 @@ mod nesting {
     }
 
     #[test]
+    fn an_error_that_the_program_catches_comes_out_of_the_commit() {
+        for caught in ["SAVEPOINT s", "SELECT 1", "flush"] {
+            let mut program = Program::new([notes()]);
+            script(&mut program, &["BEGIN", "note"]);
+            program.broken = Some("notes");
+            assert_eq!(if caught == "flush" { program.flush() } else { program.run(caught) }, Failed);
+            program.broken = None;
+            assert_eq!(program.flush(), Failed);
+            assert_eq!(program.run("COMMIT"), Failed);
+            assert_eq!(program.wire(), ["BEGIN", "flush notes", "ROLLBACK"]);
+            script(&mut program, &["BEGIN", "note", "COMMIT"]);
+        }
+        // What the program aborted itself is the server's to tell.
+        let mut program = Program::new([notes()]);
+        script(&mut program, &["BEGIN"]);
+        program.broken = Some("bad");
+        assert_eq!(program.run("SELECT bad"), Failed);
+        script(&mut program, &["COMMIT"]);
+        assert_eq!(program.wire(), ["BEGIN", "SELECT bad", "COMMIT"]);
+    }
+
+    #[test]
+    fn a_savepoint_that_was_never_set_undoes_nothing_even_if_another_has_its_name() {
+        let mut program = merging();
+        script(&mut program, &["BEGIN", "SAVEPOINT s", "SELECT 1", "ROLLBACK TO s", "note", "SAVEPOINT s", "note"]);
+        program.wire();
+        program.broken = Some("notes");
+        assert_eq!(program.run("SELECT 1"), Failed);
+        program.broken = None;
+        assert_eq!(program.run("ROLLBACK TO s"), Failed);
+        assert_eq!(program.run("COMMIT"), Failed);
+        assert_eq!(program.wire(), ["flush notes", "ROLLBACK"]);
+    }
+
+    #[test]
     fn merged_nested_transactions_cost_nothing() {
         let mut program = merging();
         let nested = ["SAVEPOINT s", "note", "RELEASE s"];

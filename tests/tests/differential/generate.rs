@@ -24,6 +24,8 @@ pub(crate) struct Options {
     /// The program catches the error at the start of a nested transaction and ends the one around it as if it were none.
     pub(crate) catches: bool,
     pub(crate) max_id_block: u32,
+    /// No row waits for longer than the call that inserts it.
+    pub(crate) impatient: bool,
 }
 
 /// One step of a program.
@@ -102,17 +104,26 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
     let max_rows = prop_oneof![1 => Just(1_usize), 1 => Just(2), 1 => Just(5), 4 => Just(10_000)];
     let max_id_block = prop_oneof![1 => Just(1_u32), 1 => Just(3), 5 => Just(10_000)];
     let mostly = || prop::bool::weighted(0.8);
-    let options =
-        (max_rows, prop::bool::weighted(0.2), mostly(), mostly(), prop::bool::ANY, prop::bool::ANY, max_id_block)
-            .prop_map(|(max_rows, merge, late_begin, overlap, group_commit, catches, max_id_block)| Options {
-                max_rows,
-                merge,
-                late_begin,
-                overlap,
-                group_commit,
-                catches,
-                max_id_block,
-            });
+    let options = (
+        max_rows,
+        prop::bool::weighted(0.2),
+        mostly(),
+        mostly(),
+        prop::bool::ANY,
+        prop::bool::ANY,
+        max_id_block,
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(max_rows, merge, late_begin, overlap, group_commit, catches, max_id_block, impatient)| Options {
+            max_rows,
+            merge,
+            late_begin,
+            overlap,
+            group_commit,
+            catches,
+            max_id_block,
+            impatient,
+        });
     let block = (vec(op(), 1..18), prop::bool::weighted(0.15)).prop_map(|(ops, rollback)| Op::Block { ops, rollback });
     // Only some of them may join a group, and only where the options have groups.
     let outside = prop_oneof![3 => insert().prop_map(Op::Insert), 1 => select()];
@@ -161,6 +172,7 @@ fn script() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         Just("SET LOCAL TIME ZONE 'Europe/Berlin'"),
         Just("SET LOCAL search_path TO public"),
+        Just("SET LOCAL statement_timeout = '60s'"),
         Just("SELECT pg_advisory_xact_lock(1)"),
         Just("SELECT set_config('application_name', 'x', true)"),
         Just("SELECT count(*) FROM pg_class"),

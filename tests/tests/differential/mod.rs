@@ -9,6 +9,8 @@ mod generate;
 mod run;
 mod schema;
 
+use std::time::Duration;
+
 use batch_core::{BatchOptions, GroupCommit, Nested, Reason, Stats};
 use batch_support::Database;
 use batch_tests::diesel_adapter::Diesel;
@@ -130,10 +132,14 @@ impl<A: Adapter> Bench<A> {
     }
 
     fn compare(&mut self, program: &Program) -> Result<(), String> {
-        let Options { max_rows, merge, late_begin, overlap, group_commit, max_id_block, .. } = program.options;
+        let Options { max_rows, merge, late_begin, overlap, group_commit, max_id_block, impatient, .. } =
+            program.options;
         let nested = if merge { Nested::Merge } else { Nested::Flush };
         let options = BatchOptions::new().max_rows(max_rows).nested(nested);
         let mut options = options.late_begin(late_begin).overlap(overlap).max_id_block(max_id_block);
+        if impatient {
+            options = options.max_age(Duration::ZERO);
+        }
         if group_commit {
             options = options.group_commit(GroupCommit::new().always());
         }
