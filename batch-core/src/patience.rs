@@ -165,7 +165,9 @@ impl Paces {
         let mut time = Duration::ZERO;
         for (table, work) in work {
             let pace = self.by_table.get(&table);
-            if pace.is_some_and(|pace| work > pace.work.saturating_mul(Pace::GROWTH)) {
+            // What would do where nothing is known will do where little is.
+            let is_bold = Pace::UNKNOWN.predict(work) > limit;
+            if is_bold && pace.is_some_and(|pace| work > pace.work.saturating_mul(Pace::GROWTH)) {
                 return false;
             }
             time += pace.unwrap_or(&Pace::UNKNOWN).predict(work);
@@ -246,6 +248,17 @@ mod tests {
         paces.answered(ms(3));
         paces.measured(&[(1, 1)], ms(4));
         assert_eq!(most(&paces), Some(496));
+    }
+
+    #[test]
+    fn a_long_timeout_lets_many_rows_go_at_once_whatever_was_measured_of_few() {
+        let mut paces = Paces::default();
+        let is_in_time = |paces: &Paces, work| paces.is_in_time([(1, work)].into_iter(), ms(7_500));
+        assert!(is_in_time(&paces, 375) && !is_in_time(&paces, 376));
+        paces.measured(&[(1, 1)], ms(2));
+        assert!(is_in_time(&paces, 375) && !is_in_time(&paces, 376));
+        paces.measured(&[(1, 375)], ms(4));
+        assert!(is_in_time(&paces, 3_000) && !is_in_time(&paces, 3_001));
     }
 
     #[test]
