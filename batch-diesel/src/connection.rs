@@ -8,19 +8,22 @@ use std::time::Duration;
 use batch_core::group::Shutdown;
 use batch_core::{Answer, Batch, BatchOptions, Binds, Explanation, Recognised, Stats};
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DebugQuery, Instrumentation, InstrumentationEvent,
-    LoadConnection, MultiConnectionHelper, SimpleConnection, StrQueryHelper, WithMetadataLookup,
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DebugQuery, DefaultLoadingMode, Instrumentation,
+    InstrumentationEvent, LoadConnection, MultiConnectionHelper, SimpleConnection, StrQueryHelper, WithMetadataLookup,
 };
 use diesel::expression::QueryMetadata;
 use diesel::migration::MigrationConnection;
-use diesel::pg::{GetPgMetadataCache, Pg, PgMetadataCache, PgMetadataLookup, PgNotification, TransactionBuilder};
+use diesel::pg::{
+    GetPgMetadataCache, Pg, PgMetadataCache, PgMetadataLookup, PgNotification, PgRowByRowLoadingMode,
+    TransactionBuilder,
+};
 use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::result::{ConnectionResult, Error, QueryResult};
 use diesel::sql_types::TypeMetadata;
 
 use crate::inner::Inner;
 use crate::recognise::Known;
-use crate::row::{Cursor, Row};
+use crate::row::{AllRows, Cursor, Row};
 use crate::{bind, group, run};
 
 /// A drop-in for [`diesel::PgConnection`] whose inserts wait for each other once
@@ -248,34 +251,66 @@ impl Connection for PgConnection {
     }
 }
 
-impl<B> LoadConnection<B> for PgConnection
-where
-    diesel::PgConnection: LoadConnection<B, Backend = Pg>,
-{
-    type Cursor<'conn, 'query> = Cursor<'conn, <diesel::PgConnection as LoadConnection<B>>::Cursor<'conn, 'query>>;
-    type Row<'conn, 'query> = Row<<diesel::PgConnection as LoadConnection<B>>::Row<'conn, 'query>>;
-
-    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+impl PgConnection {
+    /// Offers a query and sends it by `Mode` where it is to be sent.
+    fn load_by<'conn, 'query, Mode, T>(&'conn mut self, source: T) -> QueryResult<Loaded<'conn, 'query, Mode>>
     where
+        diesel::PgConnection: LoadConnection<Mode, Backend = Pg>,
         T: Query + QueryFragment<Pg> + QueryId + 'query,
         Pg: QueryMetadata<T::SqlType>,
     {
         if self.batch.is_on()
             && let Some(answer) = self.offer(&source)?
         {
-            return Ok(Cursor::engine(answer.rows));
+            return Ok(Loaded::Answer(answer));
         }
         let Self { inner, batch, .. } = self;
-        match LoadConnection::<B>::load(&mut inner.conn, source) {
-            Ok(rows) => {
-                batch.sent(true);
-                Ok(Cursor::postgres(rows, batch))
-            }
-            Err(error) => {
-                batch.sent(false);
-                Err(error)
-            }
-        }
+        let result = LoadConnection::<Mode>::load(&mut inner.conn, source);
+        batch.sent(result.is_ok());
+        Ok(Loaded::Rows(result?, batch))
+    }
+}
+
+/// What became of a query that brings rows.
+enum Loaded<'conn, 'query, Mode>
+where
+    diesel::PgConnection: LoadConnection<Mode>,
+{
+    Answer(Answer),
+    Rows(<diesel::PgConnection as LoadConnection<Mode>>::Cursor<'conn, 'query>, &'conn mut Batch),
+}
+
+/// All rows are there at once, and nothing can fail any more: like Diesel's, its cursor does not borrow the connection.
+impl LoadConnection<DefaultLoadingMode> for PgConnection {
+    type Cursor<'conn, 'query> = AllRows<<diesel::PgConnection as LoadConnection>::Cursor<'conn, 'query>>;
+    type Row<'conn, 'query> = Row<<diesel::PgConnection as LoadConnection>::Row<'conn, 'query>>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Pg> + QueryId + 'query,
+        Pg: QueryMetadata<T::SqlType>,
+    {
+        Ok(match self.load_by::<DefaultLoadingMode, T>(source)? {
+            Loaded::Answer(answer) => AllRows::engine(answer.rows),
+            Loaded::Rows(rows, _) => AllRows::postgres(rows),
+        })
+    }
+}
+
+impl LoadConnection<PgRowByRowLoadingMode> for PgConnection {
+    type Cursor<'conn, 'query> =
+        Cursor<'conn, <diesel::PgConnection as LoadConnection<PgRowByRowLoadingMode>>::Cursor<'conn, 'query>>;
+    type Row<'conn, 'query> = Row<<diesel::PgConnection as LoadConnection<PgRowByRowLoadingMode>>::Row<'conn, 'query>>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Pg> + QueryId + 'query,
+        Pg: QueryMetadata<T::SqlType>,
+    {
+        Ok(match self.load_by::<PgRowByRowLoadingMode, T>(source)? {
+            Loaded::Answer(answer) => Cursor::engine(answer.rows),
+            Loaded::Rows(rows, batch) => Cursor::postgres(rows, batch),
+        })
     }
 }
 

@@ -9,7 +9,47 @@ use diesel::pg::{Pg, PgValue, TypeOidLookup};
 use diesel::result::QueryResult;
 use diesel::row::{self, PartialRow, RowIndex, RowSealed};
 
-/// The rows of a query: from Postgres, or from the engine where an INSERT waits.
+/// The rows of a query that are all there: from Postgres, or from the engine where an INSERT waits.
+#[allow(missing_debug_implementations, reason = "Diesel's cursors have none")]
+pub struct AllRows<C>(AllRowsFrom<C>);
+
+enum AllRowsFrom<C> {
+    Postgres(C),
+    Engine(Answered),
+}
+
+impl<C> AllRows<C> {
+    pub(crate) fn postgres(rows: C) -> Self {
+        Self(AllRowsFrom::Postgres(rows))
+    }
+
+    pub(crate) fn engine(rows: Rows) -> Self {
+        Self(AllRowsFrom::Engine(Answered::new(rows)))
+    }
+}
+
+impl<C, R> Iterator for AllRows<C>
+where
+    C: Iterator<Item = QueryResult<R>>,
+{
+    type Item = QueryResult<Row<R>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            AllRowsFrom::Postgres(rows) => Some(rows.next()?.map(Row::postgres)),
+            AllRowsFrom::Engine(rows) => rows.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            AllRowsFrom::Postgres(rows) => rows.size_hint(),
+            AllRowsFrom::Engine(rows) => rows.left().size_hint(),
+        }
+    }
+}
+
+/// The rows of a query that come one by one: from Postgres, or from the engine where an INSERT waits.
 #[allow(missing_debug_implementations, reason = "Diesel's cursors have none")]
 pub struct Cursor<'conn, C> {
     source: Source<'conn, C>,

@@ -59,6 +59,31 @@ fn rows_are_read_in_either_loading_mode() {
 }
 
 #[test]
+fn an_import_inserts_while_it_goes_over_what_it_loaded() {
+    let schema = "CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL, hair text DEFAULT 'brown', age int);
+        INSERT INTO users (name) VALUES ('a'), ('b'), ('c')";
+    let (names, world) = like_plain!(schema, |conn| conn
+        .transaction(|conn| {
+            insert_into(users::table).values(users::name.eq("d")).execute(conn)?;
+            let all = users::table.order(users::id).select(users::name);
+            for name in all.load_iter::<String, DefaultLoadingMode>(conn)? {
+                insert_into(users::table).values(users::name.eq(format!("{} again", name?))).execute(conn)?;
+            }
+            // Several at once, of what was sent and of what waits.
+            let sent = all.load_iter::<String, DefaultLoadingMode>(conn)?;
+            let mut made = Vec::new();
+            for name in ["x", "y"] {
+                let insert = insert_into(users::table).values(users::name.eq(name)).returning(users::name);
+                made.push(insert.load_iter::<String, DefaultLoadingMode>(conn)?);
+            }
+            sent.chain(made.into_iter().flatten()).collect::<QueryResult<Vec<_>>>()
+        })
+        .unwrap());
+    assert_eq!(names, ["a", "b", "c", "d", "a again", "b again", "c again", "d again", "x", "y"]);
+    assert!(world.conn.stats().inserts_deferred >= 6, "{}", world.conn.stats());
+}
+
+#[test]
 fn a_row_is_read_by_name_and_by_position_wherever_it_comes_from() {
     let (rows, world) = like_plain!(USERS, |conn| conn
         .transaction(|conn| {
