@@ -22,6 +22,7 @@ mod group;
 mod insert;
 mod pass;
 mod patience;
+mod reading;
 
 pub use self::group::Asked;
 pub(crate) use self::insert::random_uuid;
@@ -39,6 +40,7 @@ use crate::group::{Pass, Request};
 use crate::ids::{Need, Positions, Stock};
 use crate::options::{BatchOptions, Nested};
 use crate::pending::{self, Pending};
+use crate::readings::Reading;
 use crate::recognise::{Effects, Kind, Recognised, TableName};
 use crate::reserve::{self, Clocks};
 use crate::statement::{Binds, FIRST_OWN_OID, Purpose, Query, TextRow};
@@ -100,6 +102,8 @@ pub struct Batch {
     flight: Option<Flight>,
     /// An INSERT that is sent alone is on its way, and others may wait for it.
     pass: Option<Pass>,
+    /// This connection reads the catalog, or is about to.
+    reading: Option<Reading>,
     /// Times that [`Batch::is_time_to_yield`] was asked since a query was launched.
     asked_to_yield: u32,
     stats: Stats,
@@ -116,14 +120,18 @@ struct Flight {
 #[derive(Debug, Default)]
 struct Session {
     catalog: Option<Arc<Catalog>>,
+    /// Which kind of session it was when that was last known.
+    identity: Option<String>,
     /// The settings may have changed since they were last looked at; so many inserts ago.
     unsettled: Option<u32>,
     /// The settings may be others than the login gives.
     was_unsettled: bool,
     /// They may still be when the transaction has ended.
     stays_unsettled: bool,
-    /// The catalog could not be read at this epoch.
-    unreadable: Option<u64>,
+    /// Time zone and the like may be others than the login gives.
+    values_differ: bool,
+    /// What kind of session this one was, and the statements since that only gave settings values: what it is now is to be asked.
+    assigned: Option<(String, String)>,
     /// Ids while the transaction has changed the schema: they may belong to sequences that only it sees.
     private_stock: Option<Stock>,
     /// Tables that a fresh catalog did not know either.
@@ -148,6 +156,7 @@ struct Transaction {
     read_only: bool,
     schema_changed: bool,
     session_changed: bool,
+    values_changed: bool,
     sequences_changed: bool,
     fixes_snapshot: bool,
     snapshot_taken: bool,
@@ -187,7 +196,11 @@ enum Offer {
     Land,
     /// See [`Batch::conclude`].
     Conclude,
-    Enable(BatchOptions),
+    Enable {
+        options: BatchOptions,
+        /// Why it cannot be.
+        refused: Option<Error>,
+    },
     Explain,
     /// Decided: answered once what waits is out.
     Answered(Answer),
@@ -228,6 +241,8 @@ enum Running {
     },
     /// Its end, and why the query failed if it did.
     Unguard(Option<Failure>),
+    /// Whether the connection lives on which the catalog could not be read, and why it could not.
+    SignOfLife(Failure),
     /// A BEGIN that was held back.
     Begin,
     Reserve,
@@ -340,6 +355,7 @@ impl Batch {
     pub fn absorb(&mut self, ended: &Self) {
         self.stats += &ended.stats;
         self.session.stays_unsettled |= ended.session.stays_unsettled;
+        self.session.values_differ |= ended.session.values_differ;
         self.session.is_tangled |= ended.session.is_tangled;
         self.session.prepared_reader |= ended.session.prepared_reader;
         self.patience.absorb(&ended.patience);
@@ -370,7 +386,7 @@ impl Batch {
             self.note_sent(&table.map_or_else(|| "?".to_owned(), ToString::to_string), Reason::NotInTransaction);
         }
         self.sending = Some(Arc::clone(recognised));
-        self.sent(true);
+        self.sent_by(true, true);
         self.patience.ran_outside();
         // The doubt is the transactions'; the catalog that this one looks things up in is still that of the pool.
         self.session.was_unsettled = false;
@@ -398,6 +414,7 @@ impl Batch {
         }
         self.offer = None;
         self.pass = None;
+        self.reading = None;
         self.raising = None;
         self.flush_span = None;
     }
@@ -430,6 +447,7 @@ impl Batch {
             flush_span: None,
             flight: None,
             pass: None,
+            reading: None,
             asked_to_yield: 0,
             stats: Stats::default(),
         }
@@ -474,10 +492,11 @@ impl Batch {
         }
     }
 
-    /// Turns batching on for the database, with a catalog read on this connection.
+    /// Turns batching on for the database, with a catalog read on this connection. Where it cannot be read, inserts are sent
+    /// one by one until it can be.
     pub fn enable(&mut self, options: BatchOptions) -> Step {
-        self.offer = Some(Offer::Enable(options));
-        self.read_catalog()
+        self.offer = Some(Offer::Enable { options, refused: None });
+        self.read_catalog_anyway()
     }
 
     /// Offers a statement that the program issues. `binds` may be empty if [`Batch::wants_binds`] says so.
@@ -579,7 +598,7 @@ impl Batch {
                 self.transaction.aborted = None;
                 self.doubt_is_over();
             }
-            Some(Running::Unguard(_) | Running::Begin) | None => {}
+            Some(Running::Unguard(_) | Running::SignOfLife(_) | Running::Begin) | None => {}
         }
         self.advance()
     }
@@ -590,17 +609,7 @@ impl Batch {
     pub fn failed(&mut self, mut failure: Failure) -> Step {
         self.note_time(false);
         match self.running.take() {
-            // The program goes on without batching.
-            Some(Running::Catalog { epoch }) if !matches!(self.offer, Some(Offer::Enable(_))) => {
-                tracing::warn!("the catalog could not be read; inserts are sent one by one");
-                self.session.unreadable = Some(epoch);
-                return if self.guards_catalog() {
-                    let undo = "ROLLBACK TO SAVEPOINT batched_writes; RELEASE SAVEPOINT batched_writes";
-                    self.unguard(undo, Some(failure))
-                } else {
-                    self.advance()
-                };
-            }
+            Some(Running::Catalog { .. }) => return self.catalog_failed(failure),
             // The insert is sent as it is.
             Some(Running::Reserve) if !self.is_on_server() => {
                 tracing::warn!("ids could not be reserved");
@@ -612,7 +621,7 @@ impl Batch {
                 return self.advance();
             }
             Some(Running::Probe) => return self.probe_failed(failure),
-            Some(Running::Unguard(Some(first))) => failure = first,
+            Some(Running::Unguard(Some(first)) | Running::SignOfLife(first)) => failure = first,
             Some(Running::Landing) => {
                 self.flight = None;
                 // It goes with what is rolled back, and nobody need know.
@@ -625,6 +634,7 @@ impl Batch {
             }
             _ => {}
         }
+        self.reading = None;
         self.aborted_by_engine(&failure);
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
@@ -636,6 +646,10 @@ impl Batch {
 
     /// The statement of the last [`Step::Send`] was sent.
     pub fn sent(&mut self, ok: bool) {
+        self.sent_by(ok, false);
+    }
+
+    fn sent_by(&mut self, ok: bool, by_pool: bool) {
         let Some(recognised) = self.sending.take() else { return };
         self.pass = None;
         self.patience.heard();
@@ -660,7 +674,12 @@ impl Batch {
             }
             Kind::Other(effects) => {
                 let effects = self.with_hidden(*effects, &recognised.names);
-                self.apply(effects);
+                match &recognised.assigns {
+                    Some(assigns) if effects.session && ok && !self.transaction.open => {
+                        self.assign(effects, assigns, by_pool);
+                    }
+                    _ => self.apply(effects),
+                }
                 self.note_timeout(&recognised);
             }
             _ => {}
@@ -776,7 +795,7 @@ impl Batch {
     fn needs_connection(&self) -> bool {
         let is_sent = match &self.offer {
             Some(Offer::Statement { send, .. }) => *send,
-            Some(Offer::Flush | Offer::Land | Offer::Conclude | Offer::Enable(_) | Offer::Explain) => true,
+            Some(Offer::Flush | Offer::Land | Offer::Conclude | Offer::Enable { .. } | Offer::Explain) => true,
             Some(Offer::Answered(_)) | None => false,
         };
         is_sent || !self.outbox.is_empty()
@@ -816,21 +835,24 @@ impl Batch {
                         return step;
                     }
                 }
-                Some(Offer::Enable(options)) => match &self.session.catalog {
-                    Some(_) => {
-                        self.database.enable(options);
+                Some(Offer::Enable { refused: Some(error), .. }) => return Step::Refuse(error),
+                Some(Offer::Enable { options, refused: None }) => {
+                    self.database.enable(options);
+                    return Step::Answer(Answer::default());
+                }
+                Some(Offer::Explain) => {
+                    if self.catalog().is_some() {
                         return Step::Answer(Answer::default());
                     }
-                    None => return Step::Refuse(Error::catalog("the answer could not be understood")),
-                },
-                Some(Offer::Explain) => match self.catalog() {
-                    Some(_) => return Step::Answer(Answer::default()),
-                    None if self.is_unreadable() => return Step::Refuse(Error::catalog("see the log for the reason")),
-                    None => {
+                    if self.is_to_read(false) {
                         self.offer = Some(Offer::Explain);
                         return self.read_catalog();
                     }
-                },
+                    return match self.session.catalog {
+                        Some(_) => Step::Answer(Answer::default()),
+                        None => Step::Refuse(Error::catalog("see the log for the reason")),
+                    };
+                }
                 Some(Offer::Statement { recognised, binds, send, reserved, made }) => {
                     if send {
                         if self.withhold(&recognised) {
@@ -882,8 +904,8 @@ impl Batch {
         match &recognised.kind {
             Kind::Begin { .. } if !self.transaction.open => {
                 // Here a catalog that cannot be read harms nobody.
-                self.session.catalog = self.session.catalog.take().and_then(|c| self.database.catalog(&c.identity));
-                if self.catalog().is_none() && !self.is_unreadable() {
+                self.session.catalog = self.session.catalog.take().and_then(|c| self.shared_catalog(&c.identity));
+                if self.catalog().is_none() && self.is_to_read(false) {
                     // Read once, however soon it is too old again.
                     self.send_later(recognised, true);
                     return Some(self.read_catalog());
@@ -1021,38 +1043,6 @@ impl Batch {
         self.positions.lose_all();
     }
 
-    fn is_unreadable(&self) -> bool {
-        self.session.unreadable == Some(self.database.epoch())
-    }
-
-    /// The catalog for this session, if it is at hand and fresh.
-    fn catalog(&mut self) -> Option<Arc<Catalog>> {
-        let is_private = self.transaction.schema_changed;
-        if let Some(catalog) = &self.session.catalog
-            && (is_private || catalog.epoch == self.database.epoch())
-        {
-            return Some(Arc::clone(catalog));
-        }
-        self.session.catalog = None;
-        if !is_private && !self.session.was_unsettled {
-            self.session.catalog = self.database.catalog_for_login(&self.login);
-        }
-        self.session.catalog.clone()
-    }
-
-    fn read_catalog(&mut self) -> Step {
-        if self.guards_catalog() {
-            self.running = Some(Running::Guard);
-            return Step::Run(Query::new(Purpose::Control, "SAVEPOINT batched_writes"));
-        }
-        self.query_catalog()
-    }
-
-    /// Whether a catalog query that fails would abort a transaction of the program, which did not ask for it.
-    fn guards_catalog(&self) -> bool {
-        self.is_on_server() && !matches!(self.offer, Some(Offer::Enable(_)))
-    }
-
     fn unguard(&mut self, sql: &str, failure: Option<Failure>) -> Step {
         self.running = Some(Running::Unguard(failure));
         Step::Run(Query::new(Purpose::Control, sql))
@@ -1069,6 +1059,9 @@ impl Batch {
         self.stats.catalog_reads += 1;
         match Catalog::read(rows, epoch) {
             Ok(catalog) => {
+                if let Some(reading) = self.reading.take() {
+                    reading.came();
+                }
                 let catalog = Arc::new(catalog);
                 // What an old snapshot or uncommitted changes show is nobody else's.
                 let is_old = self.is_on_server() && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
@@ -1080,13 +1073,10 @@ impl Batch {
                 self.timeouts_came(catalog.timeouts);
                 self.session.unsettled = None;
                 self.session.unknown.retain(|_| self.offer.is_some());
+                self.is_known_as(catalog.identity.clone());
                 self.session.catalog = Some(catalog);
             }
-            Err(error) => {
-                tracing::warn!(%error, "inserts are sent one by one");
-                self.session.catalog = None;
-                self.session.unreadable = Some(epoch);
-            }
+            Err(error) => self.catalog_is_strange(error),
         }
     }
 
@@ -1127,9 +1117,10 @@ impl Batch {
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
-                self.session.catalog = self.database.catalog(&identity);
+                self.session.catalog = self.shared_catalog(&identity);
                 self.session.was_unsettled = true;
             }
+            self.is_known_as(identity);
         }
         if self.is_on_server() {
             self.transaction.clocks = reservation.clocks;
@@ -1193,7 +1184,11 @@ impl Batch {
         if effects.session {
             self.unsettle();
             self.session.stays_unsettled |= !effects.session_is_local;
-            self.transaction.session_changed = open;
+            self.transaction.session_changed |= open;
+        }
+        if effects.session || effects.values {
+            self.session.values_differ |= !effects.session_is_local;
+            self.transaction.values_changed |= open;
             self.transaction.clocks = None;
         }
         if effects.sequences {
@@ -1216,6 +1211,7 @@ impl Batch {
     fn unsettle(&mut self) {
         self.session.unsettled = Some(0);
         self.session.was_unsettled = true;
+        self.session.assigned = None;
         self.session.unknown.clear();
     }
 
@@ -1223,6 +1219,8 @@ impl Batch {
         self.transaction.aborted = None;
         if self.transaction.session_changed {
             self.unsettle();
+        }
+        if self.transaction.values_changed {
             self.transaction.clocks = None;
         }
         if self.transaction.schema_changed {
@@ -1238,6 +1236,7 @@ impl Batch {
         self.discard_pending();
         self.flight = None;
         self.patience.transaction_ended();
+        self.reading = None;
         let ended = std::mem::take(&mut self.transaction);
         self.session.private_stock = None;
         if ended.schema_changed || ended.catalog_is_its_own {

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 use crate::eligible::Reason;
@@ -12,6 +13,7 @@ use crate::group::{Counters, Groups};
 use crate::ids::Stock;
 use crate::options::BatchOptions;
 use crate::patience::Paces;
+use crate::readings::Readings;
 use crate::recognise::{Recognised, Texts};
 use crate::statement::BindType;
 use crate::stats::GroupStats;
@@ -27,8 +29,11 @@ pub(crate) struct Database {
     epoch: AtomicU64,
     /// One catalog for each kind of session: search path, role, ….
     catalogs: Mutex<HashMap<String, Arc<Catalog>>>,
+    pub(crate) readings: Arc<Readings>,
     /// Which kind of session a login starts as.
     logins: Mutex<HashMap<String, String>>,
+    /// What kinds of session statements made of others: asked once, for all connections.
+    outcomes: Mutex<HashMap<(String, String), Outcome>>,
     warned: Mutex<HashSet<(String, Reason)>>,
     /// No event trigger calls a function where the schema changes.
     quiet_ddl: AtomicBool,
@@ -38,6 +43,14 @@ pub(crate) struct Database {
     group_plans: Mutex<GroupPlans>,
     /// How fast rows go in, where that matters.
     pub(crate) paces: Mutex<Paces>,
+}
+
+/// What kind of session came of a statement, when that was asked, and after which invalidation.
+#[derive(Debug)]
+struct Outcome {
+    identity: String,
+    asked_at: Instant,
+    epoch: u64,
 }
 
 /// Group commit's plans and refusals, by the statement's address, which its entry keeps its own.
@@ -132,15 +145,32 @@ impl Database {
         plan
     }
 
-    pub(crate) fn catalog_for_login(&self, login: &str) -> Option<Arc<Catalog>> {
-        let logins = lock(&self.logins);
-        self.catalog(logins.get(login)?)
+    /// Which kind of session a login starts as, if that is known.
+    pub(crate) fn identity_of(&self, login: &str) -> Option<String> {
+        lock(&self.logins).get(login).cloned()
     }
 
-    pub(crate) fn catalog(&self, identity: &str) -> Option<Arc<Catalog>> {
+    pub(crate) fn catalog(&self, identity: &str, max_age: Duration) -> Option<Arc<Catalog>> {
         let catalog = lock(&self.catalogs).get(identity).cloned()?;
-        let age = self.options().catalog_max_age;
-        (catalog.epoch == self.epoch() && catalog.read_at.elapsed() <= age).then_some(catalog)
+        (catalog.epoch == self.epoch() && catalog.read_at.elapsed() <= max_age).then_some(catalog)
+    }
+
+    /// What kind of session comes of one of this kind by a statement that only gives settings values, if that was asked lately.
+    pub(crate) fn outcome(&self, from: &str, statement: &str) -> Option<String> {
+        let outcomes = lock(&self.outcomes);
+        let outcome = outcomes.get(&(from.to_owned(), statement.to_owned()))?;
+        let is_fresh = outcome.epoch == self.epoch() && outcome.asked_at.elapsed() <= self.options().catalog_max_age;
+        is_fresh.then(|| outcome.identity.clone())
+    }
+
+    pub(crate) fn note_outcome(&self, from: String, statement: String, identity: &str) {
+        const MAX: usize = 1_024;
+        let mut outcomes = lock(&self.outcomes);
+        if outcomes.len() >= MAX {
+            outcomes.clear();
+        }
+        let outcome = Outcome { identity: identity.to_owned(), asked_at: Instant::now(), epoch: self.epoch() };
+        outcomes.insert((from, statement), outcome);
     }
 
     pub(crate) fn publish(&self, catalog: &Arc<Catalog>, login: Option<&str>) {

@@ -111,6 +111,8 @@ impl Reason {
                 | Self::ReadOnly
                 | Self::Aborted
                 | Self::FirstUse
+                // Said once for all tables.
+                | Self::CatalogUnreadable
                 | Self::Snapshot
                 | Self::Null
                 | Self::Excluded

@@ -108,6 +108,9 @@ impl BatchOptions {
     /// Reads the catalog again when it is older than this and a transaction begins. Changes that this process makes
     /// itself are noticed at once.
     ///
+    /// One connection reads, and those of the same kind go on with the old one until it is done: for as long again at most, or for a
+    /// minute if that is longer. Where the age is zero, each transaction reads.
+    ///
     /// Defaults to five minutes.
     pub fn catalog_max_age(mut self, age: Duration) -> Self {
         self.catalog_max_age = age;

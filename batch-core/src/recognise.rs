@@ -16,6 +16,7 @@ use crate::eligible::Reason;
 use crate::harmless;
 use crate::looks::{self, Demands, Sight};
 use crate::patience::Setting;
+use crate::settings::{self, About};
 
 /// What a statement's text says, as far as batching cares.
 #[derive(Debug)]
@@ -29,8 +30,18 @@ pub struct Recognised {
     demanding: Option<Demanding>,
     /// How what ends transactions in a way that is not followed begins, where that is an end that an aborted one allows.
     opening: Option<Box<Kind>>,
-    /// Which timeout a SET sets.
-    timeout: Option<Setting>,
+    /// Which timeouts it sets.
+    timeouts: Box<[Setting]>,
+    /// Where all it does is to give settings values that stand in it.
+    pub(crate) assigns: Option<Assigns>,
+}
+
+/// What kind of session it makes of another is always the same.
+#[derive(Debug)]
+pub(crate) struct Assigns {
+    pub text: Box<str>,
+    /// What names mean, or who asks, is among it.
+    pub names: bool,
 }
 
 /// Parsed when rows wait for the first time that it is issued.
@@ -56,7 +67,15 @@ impl Recognised {
     }
 
     fn new(kind: Kind, names: Box<[String]>) -> Self {
-        Self { kind, names, sight: Sight::Anything, demanding: None, opening: None, timeout: None }
+        Self {
+            kind,
+            names,
+            sight: Sight::Anything,
+            demanding: None,
+            opening: None,
+            timeouts: Box::default(),
+            assigns: None,
+        }
     }
 
     /// What it does first, as far as transactions go: a script may begin with a COMMIT.
@@ -64,9 +83,9 @@ impl Recognised {
         self.opening.as_deref().unwrap_or(&self.kind)
     }
 
-    /// The timeout that it sets, to a value that stands in its text.
-    pub(crate) fn timeout(&self) -> Option<&Setting> {
-        self.timeout.as_ref()
+    /// The timeouts that it sets, to values that stand in its text.
+    pub(crate) fn timeouts(&self) -> &[Setting] {
+        &self.timeouts
     }
 
     /// Whether it ends the transaction by a COMMIT, in whatever form.
@@ -119,9 +138,11 @@ pub(crate) enum Kind {
 pub(crate) struct Effects {
     /// Tables, types, triggers, privileges …: what the catalog says.
     pub schema: bool,
-    /// `search_path`, role, time zone …: what a name or a default means on this connection.
+    /// `search_path`, role …: what a name means on this connection, and who asks.
     pub session: bool,
-    /// What it changes of that ends with the transaction: `SET LOCAL`.
+    /// Time zone, timeouts, `synchronous_commit` …: nothing that is known of this session depends on it, but others' rows would.
+    pub values: bool,
+    /// What it changes of these two ends with the transaction: `SET LOCAL`.
     pub session_is_local: bool,
     /// A sequence may have been advanced or set.
     pub sequences: bool,
@@ -149,6 +170,7 @@ impl Effects {
     pub(crate) const ANY: Self = Self {
         schema: true,
         session: true,
+        values: true,
         session_is_local: false,
         sequences: true,
         reads_sequence_state: false,
@@ -163,12 +185,14 @@ impl Effects {
     };
 
     pub(crate) fn or(self, other: Self) -> Self {
-        let stays = |effects: Self| effects.session && !effects.session_is_local;
+        let stays = |effects: Self| (effects.session || effects.values) && !effects.session_is_local;
         let session = self.session || other.session;
+        let values = self.values || other.values;
         Self {
             schema: self.schema || other.schema,
             session,
-            session_is_local: session && !stays(self) && !stays(other),
+            values,
+            session_is_local: (session || values) && !stays(self) && !stays(other),
             sequences: self.sequences || other.sequences,
             reads_sequence_state: self.reads_sequence_state || other.reads_sequence_state,
             reads_last_value: self.reads_last_value || other.reads_last_value,
@@ -316,7 +340,7 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
         let mut recognised = Recognised::new(kind, names);
         if let Kind::Other(effects) = recognised.kind {
             recognised.opening = opening(first).filter(|_| effects.tangles_transaction);
-            recognised.timeout = timeout(first);
+            recognised.timeouts = timeout(first).into_iter().collect();
             // `(SELECT …)` begins with no word.
             let verb = word(first, 0).unwrap_or_else(|| "select".to_owned());
             recognised.sight = Sight::of(first, &verb, effects);
@@ -324,11 +348,15 @@ pub(crate) fn recognise(sql: &str) -> Recognised {
         if recognised.sight == Sight::Reads && looks::may_demand(first) {
             recognised.demanding = Some(Demanding { sql: sql.into(), demands: OnceLock::new() });
         }
+        recognised.assigns = assigns([first].into_iter(), sql);
         return recognised;
     }
-    let all = tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
-    let effects = all.map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
-    Recognised { opening: opening(first), ..Recognised::new(Kind::Other(effects), names(&tokens)) }
+    let all = || tokens.split(|t| *t == Token::SemiColon).filter(|s| !s.is_empty());
+    let effects = all().map(|s| in_a_script(one_effects(s))).fold(Effects::default(), Effects::or);
+    let assigns = assigns(all(), sql);
+    // Else the server is asked.
+    let timeouts = assigns.iter().flat_map(|_| all().filter_map(timeout)).collect();
+    Recognised { opening: opening(first), timeouts, assigns, ..Recognised::new(Kind::Other(effects), names(&tokens)) }
 }
 
 /// `SET [SESSION | LOCAL] name {TO | =} value`
@@ -357,6 +385,24 @@ fn opening(tokens: &[Token]) -> Option<Box<Kind>> {
         _ => return None,
     };
     matches!(kind, Kind::Commit | Kind::RollbackTo(_)).then(|| kind.into())
+}
+
+/// See [`Recognised::assigns`].
+fn assigns<'a>(statements: impl Iterator<Item = &'a [Token]>, sql: &str) -> Option<Assigns> {
+    let mut names = false;
+    for tokens in statements {
+        let is_other = matches!(word(tokens, 1).as_deref(), Some("transaction" | "constraints"));
+        if is_other || !matches!(word(tokens, 0).as_deref(), Some("set" | "reset")) {
+            return None;
+        }
+        let set = settings::of_set(tokens);
+        let is_certain = set.is_certain && (set.about != About::Time || timeout(tokens).is_some());
+        if !is_certain {
+            return None;
+        }
+        names |= set.about == About::Session;
+    }
+    Some(Assigns { text: sql.into(), names })
 }
 
 /// Every name in a statement, as the catalog spells it, sorted and once.
@@ -408,12 +454,19 @@ fn one(tokens: &[Token]) -> Kind {
         }
         "set" if second == "constraints" => Kind::Other(Effects::default()),
         "set" | "reset" => {
-            let read_only = says(tokens, "read", "only");
-            let fixes_snapshot = fixes_snapshot(tokens);
-            // `SET TRANSACTION` is about this transaction alone.
-            let session = second != "transaction";
-            let session_is_local = second == "local";
-            Kind::Other(Effects { session, session_is_local, read_only, fixes_snapshot, ..Effects::default() })
+            let of_transaction = Effects {
+                read_only: says(tokens, "read", "only"),
+                fixes_snapshot: fixes_snapshot(tokens),
+                ..Effects::default()
+            };
+            Kind::Other(match second.as_str() {
+                // About this transaction alone.
+                "transaction" => of_transaction,
+                _ => {
+                    let set = settings::of_set(tokens);
+                    of_transaction.or(set.about.effects(set.is_local))
+                }
+            })
         }
         "truncate" | "copy" => Kind::Other(Effects { sequences: true, ..Effects::default() }),
         // What a prepared statement or a cursor does was said before, but it does it now; it cannot be DDL.
@@ -468,6 +521,7 @@ fn runs_no_code(tokens: &[Token], verb: &str) -> bool {
 const TANGLED: Kind = Kind::Other(Effects {
     schema: false,
     session: false,
+    values: false,
     session_is_local: false,
     sequences: false,
     reads_sequence_state: false,
@@ -587,8 +641,11 @@ fn called(tokens: &[Token]) -> Effects {
             effects.reads_sequence_state = true;
             effects.reads_last_value |= name == "lastval";
         } else if name == "set_config" {
-            let session_is_local = is_local_setting(&tokens[at + 1..]);
-            effects = effects.or(Effects { session: true, session_is_local, ..Effects::default() });
+            let about = match tokens.get(at + 2) {
+                Some(Token::SingleQuotedString(name)) => settings::about(&name.to_lowercase()),
+                _ => About::Session,
+            };
+            effects = effects.or(about.effects(is_local_setting(&tokens[at + 1..])));
             effects.fixes_snapshot |= fixes_snapshot(tokens);
         } else if !is_built_in || !(harmless::is_harmless(&name) || harmless::keeps_settings(&name)) {
             effects = effects.or(Effects { session: true, sequences: true, ..Effects::default() });
@@ -976,6 +1033,7 @@ mod tests {
     const NOTHING: Effects = Effects {
         schema: false,
         session: false,
+        values: false,
         session_is_local: false,
         sequences: false,
         reads_sequence_state: false,
@@ -1230,11 +1288,14 @@ mod tests {
         }
         let set = Effects { session: true, ..NOTHING };
         assert_eq!(effects("SELECT set_config('search_path', 'a', false)"), set);
+        assert_eq!(effects("SELECT set_config($1, 'a', false)"), set);
+        assert_eq!(effects("SELECT set_config('Application_Name', $1, false)"), NOTHING);
+        let set = Effects { values: true, ..NOTHING };
         assert_eq!(effects("SELECT set_config('a.b', $1, $2)"), set);
         let local = Effects { session_is_local: true, ..set };
         assert_eq!(effects("SELECT set_config('app.tenant', $1, true)"), local);
         assert_eq!(effects("SELECT set_config('a.b', $1, true), set_config('a.b', $1, false)"), set);
-        assert_eq!(effects("SELECT set_config('a.b', $1, true), my_function()"), CALLED);
+        assert_eq!(effects("SELECT set_config('a.b', $1, true), my_function()"), Effects { values: true, ..CALLED });
         let last = Effects { reads_sequence_state: true, reads_last_value: true, ..NOTHING };
         assert_eq!(effects("SELECT pg_catalog.lastval()"), last);
         assert_eq!(effects("SELECT currval ('s')"), Effects { reads_sequence_state: true, ..NOTHING });
@@ -1302,9 +1363,29 @@ mod tests {
         }
         let local = Effects { session_is_local: true, ..session };
         assert_eq!(effects("SET LOCAL ROLE me"), local);
+        let values = Effects { values: true, ..NOTHING };
+        for sql in
+            ["SET TIME ZONE 'UTC'", "SET SESSION time zone LOCAL", "set datestyle = iso", "RESET a.b", "SET SEED TO 1"]
+        {
+            assert_eq!(effects(sql), values, "{sql}");
+        }
+        let local = Effects { session_is_local: true, ..values };
         assert_eq!(effects("SET LOCAL a.b = 1; SELECT 1; SET LOCAL c.d = 2"), local);
-        assert_eq!(effects("SET LOCAL a.b = 1; SET a.b = 1"), session);
-        assert_eq!(effects("SET a.b = 1; SET LOCAL a.b = 1"), session);
+        assert_eq!(effects("SET LOCAL a.b = 1; SET a.b = 1"), values);
+        assert_eq!(effects("SET a.b = 1; SET LOCAL a.b = 1"), values);
+        for sql in ["SET LOCAL work_mem TO 1; RESET jit", "SET SESSION application_name = 'x'"] {
+            assert_eq!(effects(sql), NOTHING, "{sql}");
+        }
+        for sql in
+            ["SET search_path = a", "SET statement_timeout = 1; SET ROLE x; SET TIME ZONE 'UTC'", "SET SCHEMA 'x'"]
+        {
+            assert!(recognise(sql).assigns.is_some(), "{sql}");
+        }
+        for sql in
+            ["SET search_path TO DEFAULT", "RESET ROLE", "SET LOCAL ROLE me", "RESET ALL", "SET ROLE me; SELECT 1"]
+        {
+            assert!(recognise(sql).assigns.is_none(), "{sql}");
+        }
         assert_eq!(effects("SET TRANSACTION READ ONLY"), Effects { read_only: true, ..NOTHING });
     }
 
@@ -1453,7 +1534,7 @@ mod tests {
 
     #[test]
     fn a_timeout_that_is_set_is_known_where_its_value_is_written_down() {
-        let set = |sql: &str| recognise(sql).timeout().copied();
+        let set = |sql: &str| recognise(sql).timeouts().first().copied();
         let expected = |is_local| Setting::new("statement_timeout", "5s", is_local);
         assert_eq!(set("SET statement_timeout = '5s'"), expected(false));
         assert_eq!(set("set session Statement_Timeout to 5000"), expected(false));

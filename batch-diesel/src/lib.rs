@@ -78,17 +78,19 @@ pub use batch_core::{
 };
 pub use connection::PgConnection;
 pub use enable::BatchInserts;
-pub use row::{Cursor, Field, Row};
+pub use row::{AllRows, Cursor, Field, Row};
 
 /// Turns batching on for the database that `conn` leads to: for this connection and every other of this process,
 /// pooled ones and later ones too.
 ///
-/// Reads the catalog on `conn`. On an `AsyncPgConnection` it gives a future: `enable_batch_inserts(&mut conn).await?`.
+/// Reads the catalog on `conn`. Where it cannot be read, as the role may not or a timeout is short, the program goes on: a warning
+/// says so, and inserts are sent one by one until a later try succeeds. On an `AsyncPgConnection` it gives a future:
+/// `enable_batch_inserts(&mut conn).await?`.
 ///
 /// # Errors
 ///
-/// The error of the catalog query as Postgres gives it, or [`diesel::result::Error::QueryBuilderError`] where the server
-/// is no PostgreSQL 13 or later. Connections then stay as they were: plain pass-throughs.
+/// That of a connection that is lost, or [`diesel::result::Error::QueryBuilderError`] where the server is no PostgreSQL 13 or
+/// later. Connections then stay as they were: plain pass-throughs.
 pub fn enable_batch_inserts<C: BatchInserts>(conn: &mut C) -> C::Enabled<'_> {
     enable_batch_inserts_with(conn, BatchOptions::new())
 }

@@ -73,11 +73,12 @@ use sea_orm::DbErr;
 /// Turns batching on for the database that `db` leads to, and gives the connection that batches: a pool as `db` is, and
 /// the same one.
 ///
-/// Reads the catalog on one of its connections.
+/// Reads the catalog on one of its connections. Where it cannot be read, as the role may not or a timeout is short, the program
+/// goes on: a warning says so, and inserts are sent one by one until a later try succeeds.
 ///
 /// # Errors
 ///
-/// [`DbErr::Conn`] where `db` is no Postgres, the error of the catalog query as Postgres gives it, SeaORM's own where no
+/// [`DbErr::Conn`] where `db` is no Postgres, SeaORM's own where no
 /// connection can be had, and [`DbErr::Custom`] where the server is no PostgreSQL 13 or later.
 pub async fn enable_batch_inserts(db: &sea_orm::DatabaseConnection) -> Result<DatabaseConnection, DbErr> {
     enable_batch_inserts_with(db, BatchOptions::new()).await

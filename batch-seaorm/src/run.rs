@@ -27,12 +27,13 @@ pub(crate) async fn offer<'a>(
 }
 
 pub(crate) async fn run(conn: &mut PgConnection, query: &Query) -> Result<Vec<TextRow>, sqlx::Error> {
+    if query.purpose == Purpose::Control {
+        // Whatever it brings nobody asks for.
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(query.sql.clone()))).await?;
+        return Ok(Vec::new());
+    }
     // Preparing a statement costs sqlx a round trip of its own.
-    let simple = match query.purpose {
-        Purpose::Control => Some(&query.sql),
-        Purpose::Ask | Purpose::Flush => query.simple_sql.as_ref(),
-    };
-    if let Some(sql) = simple {
+    if let Some(sql) = &query.simple_sql {
         let sql = if query.begins { format!("BEGIN; {sql}") } else { sql.clone() };
         let rows: Vec<PgRow> = conn.fetch(sqlx::raw_sql(AssertSqlSafe(sql))).try_collect().await?;
         return rows.iter().map(text_row).collect();

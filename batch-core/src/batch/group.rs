@@ -54,22 +54,15 @@ impl Batch {
         if !self.groups_commits() {
             return send(Reason::NotInTransaction);
         }
-        if self.session.stays_unsettled || self.session.is_tangled {
+        if self.session.stays_unsettled || self.session.values_differ || self.session.is_tangled {
             return send(Reason::Settings);
-        }
-        if self.is_unreadable() {
-            return send(Reason::CatalogUnreadable);
         }
         match self.request(recognised, insert, binds) {
             Ok(request) => Asked::Join(Box::new(request)),
             Err(Refusal::Send(reason)) => send(reason),
+            Err(Refusal::ReadCatalog) if self.is_catalog_unreadable() => send(Reason::CatalogUnreadable),
             Err(Refusal::ReadCatalog) => Asked::ReadCatalog(Pass::because(Reason::CatalogUnreadable)),
         }
-    }
-
-    /// The catalog could not be read: INSERTs outside of transactions are sent as they are, until the schema changes.
-    pub fn catalog_is_unreadable(&mut self) {
-        self.session.unreadable = Some(self.database.epoch());
     }
 
     pub(super) fn request(
@@ -88,7 +81,7 @@ impl Batch {
         let just_now = |read: &&Arc<crate::catalog::Catalog>| {
             read.epoch == self.database.epoch() && read.read_at.elapsed() < Duration::from_secs(1)
         };
-        let known = self.database.catalog_for_login(&self.login);
+        let known = self.catalog_of_login();
         let Some(catalog) = known.or_else(|| self.session.catalog.as_ref().filter(just_now).cloned()) else {
             return Err(Refusal::ReadCatalog);
         };

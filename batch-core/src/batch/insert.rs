@@ -145,10 +145,10 @@ impl Batch {
         if self.transaction.is_uncertain {
             return Decision::Send(Reason::Cancelled);
         }
-        if self.is_unreadable() {
-            return Decision::Send(Reason::CatalogUnreadable);
+        if self.catalog().is_none() && self.is_to_read(false) {
+            return Decision::ReadCatalog;
         }
-        let Some(catalog) = self.catalog() else { return Decision::ReadCatalog };
+        let Some(catalog) = self.session.catalog.clone() else { return Decision::Send(Reason::CatalogUnreadable) };
         let costs_nothing = self.begin_goes_along();
         if let Some(inserts) = &mut self.session.unsettled {
             *inserts += 1;
@@ -197,15 +197,13 @@ impl Batch {
         if !self.may_join() {
             return Decision::Send(Reason::NotInTransaction);
         }
-        if self.session.was_unsettled || self.session.is_tangled {
+        if self.session.was_unsettled || self.session.values_differ || self.session.is_tangled {
             return Decision::Send(Reason::Settings);
-        }
-        if self.is_unreadable() {
-            return Decision::Send(Reason::CatalogUnreadable);
         }
         match self.request(recognised, insert, binds) {
             Ok(request) => Decision::Join(Box::new(request)),
-            Err(Refusal::ReadCatalog) => Decision::ReadCatalog,
+            Err(Refusal::ReadCatalog) if self.is_to_read(false) => Decision::ReadCatalog,
+            Err(Refusal::ReadCatalog) => Decision::Send(Reason::CatalogUnreadable),
             Err(Refusal::Send(Reason::Unknown)) => self.look_again(insert),
             Err(Refusal::Send(reason)) => Decision::Send(reason),
         }
@@ -230,7 +228,7 @@ impl Batch {
     /// The catalog does not know the table: it may be new.
     fn look_again(&mut self, insert: &Insert) -> Decision {
         let name = insert.table.to_string();
-        if self.session.unknown.contains(&name) {
+        if self.session.unknown.contains(&name) || !self.is_to_read(true) {
             return Decision::Send(Reason::Unknown);
         }
         self.session.unknown.push(name);

@@ -108,18 +108,19 @@ impl Batch {
         }
     }
 
-    /// A statement of the program may have set one.
+    /// A statement of the program may have set some.
     pub(super) fn note_timeout(&mut self, recognised: &Recognised) {
-        let Some(setting) = recognised.timeout() else { return };
-        let now = self.timeouts();
-        if self.transaction.open {
-            self.patience.transaction = Some(now.with(setting));
-        }
-        if !setting.is_local {
-            let set = now.with(setting);
-            self.patience.were_set = true;
-            // It may be rolled back.
-            self.patience.session = Some(if self.transaction.open { set.strictest(now) } else { set });
+        for setting in recognised.timeouts() {
+            let now = self.timeouts();
+            if self.transaction.open {
+                self.patience.transaction = Some(now.with(setting));
+            }
+            if !setting.is_local {
+                let set = now.with(setting);
+                self.patience.were_set = true;
+                // It may be rolled back.
+                self.patience.session = Some(if self.transaction.open { set.strictest(now) } else { set });
+            }
         }
     }
 

@@ -281,10 +281,33 @@ mod switching {
     }
 
     #[test]
-    fn no_permission_on_the_catalog_is_the_servers_error() {
-        let mut program = Program::off([]);
+    fn without_permission_on_the_catalog_the_program_goes_on_and_batches_once_it_is_there() {
+        let mut program = Program::off([notes()]);
         program.broken = Some("catalog");
         let step = program.batch.enable(BatchOptions::new());
+        assert_eq!(program.drive(step, ""), Seen::Answer(vec![]));
+        assert_eq!(program.wire(), ["catalog", "SELECT 1"]);
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        program.run("COMMIT");
+        assert_eq!(program.wire(), ["BEGIN", NOTE, "COMMIT"]);
+        assert_eq!(program.sent_because(Reason::CatalogUnreadable), 1);
+
+        program.broken = None;
+        program.batch.database.readings.end_pauses();
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire(), ["catalog", "BEGIN"]);
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_is_an_error_of_turning_it_on() {
+        let mut program = Program::off([]);
+        let step = program.batch.enable(BatchOptions::new());
+        assert!(matches!(step, Step::Run(_)));
+        let step = program.batch.failed(Failure::new(()));
+        assert!(matches!(step, Step::Run(Query { purpose: Purpose::Control, .. })));
+        let step = program.batch.failed(Failure::new(()));
         assert_eq!(program.drive(step, ""), Failed);
         assert!(!program.batch.is_on());
     }
@@ -965,7 +988,7 @@ mod late_begin {
     #[test]
     fn in_doubt_about_the_settings_begin_travels_with_the_question_for_them() {
         let mut program = holding([notes()]);
-        program.run("SET lock_timeout = 1");
+        program.run("SET row_security = on");
         program.wire();
         program.run("BEGIN");
         assert_eq!(program.run_with(NOTE, [text("a")]), waits());
@@ -997,7 +1020,7 @@ mod late_begin {
     #[test]
     fn where_begin_goes_alone_a_doubt_is_settled_by_the_second_insert() {
         let mut program = alone([notes()]);
-        program.run("SET lock_timeout = 1");
+        program.run("SET row_security = on");
         program.wire();
         program.run("BEGIN");
         assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
@@ -1649,7 +1672,56 @@ mod sessions {
                 NOTE,
             ]
         );
-        assert_eq!(program.sent_because(Reason::CatalogUnreadable), 1);
+        // The catalog that is at hand does not know it; it serves the others.
+        assert_eq!(program.sent_because(Reason::Unknown), 1);
+        assert_eq!(program.run_with(r#"INSERT INTO "users" ("name") VALUES ($1)"#, [text("a")]), waits());
+    }
+
+    #[test]
+    fn a_catalog_that_could_not_be_read_is_not_tried_for_every_insert_and_what_others_read_serves() {
+        let mut program = Program::new([notes()]);
+        let mut another = program.another();
+        program.batch.database.invalidate();
+        program.broken = Some("catalog");
+        for _ in 0..2 {
+            program.run("BEGIN");
+            assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+            assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+            program.run("COMMIT");
+        }
+        let transaction = ["BEGIN", NOTE, NOTE, "COMMIT"];
+        assert_eq!(program.wire(), [&["catalog"][..], &transaction, &transaction].concat());
+        assert_eq!(program.sent_because(Reason::CatalogUnreadable), 4);
+        // Others on whose way it is do not try either, until it is time.
+        another.run("BEGIN");
+        another.run("COMMIT");
+        assert_eq!(another.wire(), ["BEGIN", "COMMIT"]);
+        program.batch.database.readings.end_pauses();
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(another.wire(), ["catalog", "BEGIN"]);
+        // What it read serves the one that could not.
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire(), ["BEGIN"]);
+    }
+
+    #[test]
+    fn while_one_reads_an_old_catalog_again_the_others_go_on_with_it() {
+        let age = std::time::Duration::from_millis(1);
+        let mut program = Program::with([notes()], BatchOptions::new().catalog_max_age(age));
+        let (mut another, mut third) = (program.another(), program.another());
+        std::thread::sleep(2 * age);
+        let begin = program.batch.recognise("BEGIN");
+        let step = program.batch.offer(begin, Binds::default());
+        assert!(matches!(step, Step::Run(_)));
+        another.run("BEGIN");
+        assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(another.wire(), ["BEGIN"]);
+        // Where the one that reads is given up, the next one does.
+        program.batch.cancelled();
+        third.run("BEGIN");
+        assert_eq!(third.wire(), ["catalog", "BEGIN"]);
     }
 
     #[test]
@@ -1680,11 +1752,11 @@ mod sessions {
     fn after_a_setting_one_insert_is_sent_and_the_second_looks_whether_it_matters() {
         let mut program = Program::new([notes()]);
         program.run("BEGIN");
-        program.run("SET LOCAL work_mem = '1MB'");
+        program.run("SET LOCAL row_security = on");
         assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
         assert_eq!(program.run_with(NOTE, [text("b")]), waits());
         assert_eq!(program.run_with(NOTE, [text("c")]), waits());
-        assert_eq!(program.wire(), ["BEGIN", "SET LOCAL work_mem = '1MB'", NOTE, "reserve"]);
+        assert_eq!(program.wire(), ["BEGIN", "SET LOCAL row_security = on", NOTE, "reserve"]);
         assert_eq!(program.sent_because(Reason::FirstUse), 1);
         // The end of the transaction takes the setting back.
         program.run("COMMIT");
@@ -1712,10 +1784,57 @@ mod sessions {
     }
 
     #[test]
+    fn a_setting_that_changes_no_name_is_not_asked_about() {
+        let mut program = Program::new([notes()]);
+        let script = "SET statement_timeout = '1s'; SET TIME ZONE 'UTC'; SET application_name = 'me'";
+        program.run(script);
+        program.run("BEGIN");
+        program.run("SET LOCAL work_mem = '1MB'");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        assert_eq!(program.wire(), [script, "BEGIN", "SET LOCAL work_mem = '1MB'", "flush notes", "COMMIT", "BEGIN"]);
+    }
+
+    #[test]
+    fn what_a_setting_makes_of_the_names_is_asked_once_for_all_connections() {
+        let mut program = Program::new([notes()]);
+        let set = |conn: &mut Program| {
+            conn.run("SET search_path = tenant");
+            conn.run("SET ROLE clerk");
+            conn.run("BEGIN");
+        };
+        set(&mut program);
+        program.identity = "{tenant} as clerk".to_owned();
+        let session = program.catalog[0][1].as_mut().unwrap();
+        *session = session.replace(IDENTITY, &program.identity);
+        assert_eq!(program.run_with(NOTE, [text("a")]), Sent);
+        assert_eq!(program.run_with(NOTE, [text("a")]), waits());
+        program.run("COMMIT");
+        for _ in 0..2 {
+            let mut another = program.another();
+            set(&mut another);
+            assert_eq!(another.run_with(NOTE, [text("a")]), waits());
+            another.run("COMMIT");
+            assert_eq!(another.wire()[2..], ["BEGIN", "flush notes", "COMMIT"]);
+            // In another order it is another thing, and so is a part of it.
+            another.run("SET search_path = tenant");
+            another.run("BEGIN");
+            assert_eq!(another.run_with(NOTE, [text("a")]), Sent);
+        }
+        // A schema may be new.
+        program.batch.database.invalidate();
+        let mut another = program.another();
+        set(&mut another);
+        assert_eq!(another.wire()[2..], ["catalog", "BEGIN"]);
+    }
+
+    #[test]
     fn an_answer_without_the_session_does_not_go_round_in_circles() {
         let mut program = Program::new([notes()]);
         program.run("BEGIN");
-        program.run("SET LOCAL work_mem = '1MB'");
+        program.run("SET LOCAL row_security = on");
         program.run_with(NOTE, [text("a")]);
         let statement = program.batch.recognise(NOTE);
         let mut step = program.batch.offer(statement, binds([text("b")]));

@@ -1,6 +1,9 @@
 //! Reading the catalog never stops anyone: what others lock, drop or forbid meanwhile, and who reads when it is too old.
 
-use batch_core::BatchOptions;
+use std::time::{Duration, Instant};
+
+use batch_core::{BatchOptions, Reason};
+use batch_support::{Database, Proxy};
 
 use crate::{Adapter, Batching, Session, World};
 
@@ -94,4 +97,190 @@ pub fn other_sessions_temporary_tables_are_not_read<A: Adapter>() {
     let explanation = world.conn.explain().unwrap();
     let has = |name: &str| explanation.tables.iter().any(|table| table.name.ends_with(&format!(".{name}")));
     assert!(has("mine") && has("users") && !has("theirs") && !has("theirs_too"), "{explanation}");
+}
+
+const USERS: &str = "CREATE TABLE users (id serial PRIMARY KEY, name text NOT NULL)";
+
+/// Keeps the catalog from being read: only that reads this table of it.
+const KEEP: &str = "LOCK TABLE pg_catalog.pg_event_trigger IN ACCESS EXCLUSIVE MODE";
+
+/// A database of which nobody has read the catalog yet, and who keeps it from being read.
+fn unread<A: Adapter>() -> (World<A>, A::Plain) {
+    let database = Database::create();
+    database.execute(USERS);
+    let proxy = Proxy::start(database.url(), Duration::ZERO);
+    let conn = A::Batched::connect(proxy.url()).unwrap();
+    let mut world: World<A> = World { database, proxy, conn };
+    alter_database(&world, "lock_timeout = '50ms'");
+    let mut holder = world.plain();
+    holder.begin().unwrap();
+    holder.script(KEEP).unwrap();
+    world.conn = A::Batched::connect(world.proxy.url()).unwrap();
+    (world, holder)
+}
+
+/// Times that the catalog was asked for on the wire.
+fn readings<A: Adapter>(world: &World<A>) -> usize {
+    world.wire().iter().filter(|sql| sql.contains("pg_catalog.pg_event_trigger")).count()
+}
+
+/// A short timeout, a role that may not: the program goes on, and what keeps the catalog from being read is not met again by every
+/// insert.
+pub fn a_program_that_cannot_read_the_catalog_goes_on_until_it_can<A: Adapter>() {
+    let (mut world, mut holder) = unread::<A>();
+    let start = Instant::now();
+    world.conn.enable(BatchOptions::new()).unwrap();
+    assert!(readings(&world) >= 1);
+    for _ in 0..10 {
+        assert_eq!(deferred::<A>(&mut world.conn, "users", 3), 0);
+    }
+    let tries = 1 + start.elapsed().as_secs() as usize;
+    assert!(readings(&world) <= tries, "it is tried again and again");
+    let stats = world.conn.stats();
+    assert_eq!(stats.inserts_sent[&Reason::CatalogUnreadable], 30, "{stats}");
+    assert!(world.conn.explain().is_err(), "nothing is batched");
+
+    holder.rollback().unwrap();
+    world.conn.enable(BatchOptions::new()).unwrap();
+    assert!(deferred::<A>(&mut world.conn, "users", 3) >= 2);
+    assert_eq!(world.count("SELECT count(*) FROM users"), 33);
+}
+
+/// In a transaction too, which goes on.
+pub fn turning_it_on_again_in_a_transaction_does_not_abort_it<A: Adapter>() {
+    if A::POOLED {
+        // A pool takes a connection of its own for it.
+        return;
+    }
+    let mut world = World::<A>::new(USERS);
+    alter_database(&world, "lock_timeout = '50ms'");
+    world.conn = A::Batched::connect(world.proxy.url()).unwrap();
+    let mut holder = world.plain();
+    holder.begin().unwrap();
+    holder.script(KEEP).unwrap();
+    world.conn.begin().unwrap();
+    world.conn.insert_name("users", "a").unwrap();
+    world.conn.enable(BatchOptions::new()).unwrap();
+    world.conn.insert_name("users", "b").unwrap();
+    world.conn.commit().unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM users"), 2);
+}
+
+/// What one connection could not read, and another did, serves both.
+pub fn a_catalog_that_could_not_be_read_once_is_not_given_up<A: Adapter>() {
+    let mut world = World::<A>::new(USERS);
+    alter_database(&world, "lock_timeout = '50ms'");
+    let mut conns = A::Batched::several(world.proxy.url(), 4).unwrap();
+    conns[0].enable(BatchOptions::new()).unwrap();
+    // Whoever begins next has to read.
+    world.conn.script("CREATE TABLE other (n int)").unwrap();
+    conns[0].script("CREATE TABLE another (n int)").unwrap();
+    let mut holder = world.plain();
+    holder.begin().unwrap();
+    holder.script(KEEP).unwrap();
+    assert_eq!(deferred::<A>(&mut conns[0], "users", 3), 0);
+    holder.rollback().unwrap();
+    let [one, other, ..] = &mut conns[..] else { panic!("several") };
+    other.enable(BatchOptions::new()).unwrap();
+    for conn in [other, one] {
+        for _ in 0..3 {
+            assert!(deferred::<A>(conn, "users", 3) >= 2);
+        }
+    }
+}
+
+/// A reading may take long: whoever has an old catalog need not stand still.
+pub fn while_one_connection_reads_an_old_catalog_again_the_others_go_on<A: Adapter>() {
+    let world = World::<A>::new(USERS);
+    // Time enough for whoever waits to be seen.
+    alter_database(&world, "lock_timeout = '20s'");
+    let mut conns = A::Batched::several(world.proxy.url(), 6).unwrap();
+    conns[0].enable(BatchOptions::new().catalog_max_age(Duration::from_millis(1))).unwrap();
+    deferred::<A>(&mut conns[0], "users", 3);
+    let mut holder = world.plain();
+    holder.begin().unwrap();
+    holder.script(KEEP).unwrap();
+    let [reader, others @ ..] = &mut conns[..] else { panic!("several") };
+    world.database.scope(|scope| {
+        let reader = scope.spawn(|| deferred::<A>(reader, "users", 3));
+        let is_waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pg_event_trigger'::regclass";
+        while world.count(is_waiting) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        world.wire();
+        for other in others {
+            assert_eq!(deferred::<A>(other, "users", 3), 3);
+        }
+        assert_eq!(readings(&world), 0);
+        holder.rollback().unwrap();
+        let waited = reader.join().unwrap();
+        // A pool's handles count together.
+        assert!(waited == 3 || A::POOLED, "{waited}");
+    });
+}
+
+/// So many of a transaction's two inserts wait, on each of a few new connections that each run this first; and how often it was asked
+/// what kind of session that makes.
+fn after_setting<A: Adapter>(world: &World<A>, script: &str) -> (u64, usize) {
+    world.wire();
+    let mut waited = 0;
+    for _ in 0..4 {
+        let mut conn = A::Batched::connect(world.proxy.url()).unwrap();
+        conn.script(script).unwrap();
+        conn.transaction(|conn| {
+            (0..2).try_for_each(|_| conn.run("INSERT INTO notes (text) VALUES ('a')", &[]).map(drop))
+        })
+        .unwrap();
+        waited += conn.stats().inserts_deferred;
+    }
+    let questions = world.wire().iter().filter(|sql| sql.contains("SELECT 'session', current_schemas")).count();
+    (waited, questions)
+}
+
+/// Pools run a `SET` on each new connection.
+pub fn a_setting_on_each_new_connection_costs_no_transaction_its_first_insert<A: Adapter>() {
+    let world = World::<A>::new("CREATE TABLE notes (text text)");
+    for script in [
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SET timezone = 'UTC'; SET statement_timeout = '30s'; SET application_name TO 'worker'; SET lock_timeout = '10s'",
+        "SET SESSION client_min_messages = error",
+        "SELECT set_config('app.tenant', '7', false)",
+    ] {
+        assert_eq!(after_setting(&world, script), (8, 0), "{script}");
+    }
+    // Of a path the server says what it means: one asks for all. (Each pool has a catalog of its own, whose reading says it too.)
+    for script in
+        ["SET search_path TO public", "SET search_path = 'public', 'pg_catalog'; SET statement_timeout = '30s'"]
+    {
+        let (waited, questions) = after_setting(&world, script);
+        assert_eq!(waited, if A::BEGIN_TRAVELS { 8 } else { 7 }, "{script}");
+        assert_eq!(questions, if A::POOLED { 0 } else { 1 }, "{script}");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM notes"), 48);
+}
+
+/// The next connection's path is what it says, and not what the first one's was.
+pub fn a_path_that_was_asked_about_leads_to_the_same_tables_on_each_connection<A: Adapter>() {
+    let world = World::<A>::new(
+        "CREATE SCHEMA one; CREATE SCHEMA two; CREATE TABLE one.t (n int); CREATE TABLE two.t (n text DEFAULT 'b', m int)",
+    );
+    for _ in 0..3 {
+        for (path, insert) in [("one", "INSERT INTO t (n) VALUES (1)"), ("two", "INSERT INTO t (m) VALUES (1)")] {
+            let mut conn = A::Batched::connect(world.proxy.url()).unwrap();
+            conn.script(&format!("SET search_path = {path}")).unwrap();
+            conn.transaction(|conn| (0..3).try_for_each(|_| conn.run(insert, &[]).map(drop))).unwrap();
+            assert!(conn.stats().inserts_deferred >= 2, "{path}: {}", conn.stats());
+        }
+    }
+    // Until the schemas are others.
+    let mut conn = A::Batched::connect(world.proxy.url()).unwrap();
+    conn.script("DROP SCHEMA one CASCADE; CREATE SCHEMA one; CREATE TABLE one.t (n int CHECK (n > 1))").unwrap();
+    let mut conn = A::Batched::connect(world.proxy.url()).unwrap();
+    conn.script("SET search_path = one").unwrap();
+    conn.transaction(|conn| conn.run("INSERT INTO t (n) VALUES (1)", &[])).unwrap_err();
+    assert_eq!(world.count("SELECT count(*) FROM one.t"), 0);
+    assert_eq!(
+        world.seen("SELECT DISTINCT n, count(*) FROM two.t GROUP BY n"),
+        [["b", "9"].map(|s| Some(s.to_owned()))]
+    );
 }
