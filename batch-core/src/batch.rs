@@ -13,15 +13,15 @@
 //!                             ←    Step::Answer(rows)   or: here is the answer
 //! ```
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 mod aborted;
 mod group;
 mod insert;
 mod pass;
 mod patience;
+mod prepared;
 mod reading;
 
 pub use self::group::Asked;
@@ -29,6 +29,7 @@ pub(crate) use self::insert::random_uuid;
 
 use self::insert::{Made, Plans, Scratch};
 use self::patience::Patience;
+use self::prepared::Prepared;
 use crate::answer::Answer;
 use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
 use crate::database::{Database, lock};
@@ -95,7 +96,8 @@ pub struct Batch {
     /// The error that the program is to get, while it is being cleaned up after.
     raising: Option<Failure>,
     sending: Option<Arc<Recognised>>,
-    issued: Issued,
+    /// Shared by the transactions of a pool.
+    prepared: Arc<Mutex<Prepared>>,
     /// Room for the decision about an INSERT, kept to spare allocations.
     scratch: Scratch,
     flush_span: Option<tracing::Span>,
@@ -206,32 +208,6 @@ enum Offer {
     Answered(Answer),
 }
 
-/// How often the engine has run each text, for drivers that send one unprepared in a single round trip: preparing it costs
-/// one more, which planning it anew takes a few times to make up for.
-#[derive(Debug, Default)]
-struct Issued {
-    prepares_late: bool,
-    times: HashMap<u64, u8>,
-    hasher: RandomState,
-}
-
-impl Issued {
-    const MAX: usize = 4_096;
-    const PREPARE_FROM: u8 = 4;
-
-    fn note(&mut self, query: &mut Query) {
-        if !self.prepares_late {
-            return;
-        }
-        if self.times.len() >= Self::MAX {
-            self.times.clear();
-        }
-        let times = self.times.entry(self.hasher.hash_one(&query.sql)).or_default();
-        *times = times.saturating_add(1);
-        query.cacheable &= *times >= Self::PREPARE_FROM;
-    }
-}
-
 #[derive(Debug)]
 enum Running {
     /// The savepoint before a catalog query inside a transaction, which its failure would abort.
@@ -308,8 +284,16 @@ impl Batch {
     /// The engine's statements are prepared only once they have come a few times. For drivers that send a statement
     /// unprepared in one round trip and need two to prepare it first, as libpq does.
     #[must_use]
-    pub fn prepares_late(mut self) -> Self {
-        self.issued.prepares_late = true;
+    pub fn prepares_late(self) -> Self {
+        lock(&self.prepared).late = true;
+        self
+    }
+
+    /// The driver drops prepared statements that were not used for long, as sqlx does. On others those that the engine has
+    /// prepared stay as long as the connection, so that none takes another's place.
+    #[must_use]
+    pub fn drops_statements(self) -> Self {
+        lock(&self.prepared).drops = true;
         self
     }
 
@@ -341,7 +325,7 @@ impl Batch {
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
         batch.overlaps = self.overlaps;
-        batch.issued.prepares_late = self.issued.prepares_late;
+        batch.prepared = Arc::clone(&self.prepared);
         // Who knows on which of the pool's connections they were changed.
         batch.session.unsettled = self.session.stays_unsettled.then_some(0);
         batch.session.prepared_reader = self.session.prepared_reader;
@@ -442,7 +426,7 @@ impl Batch {
             running: None,
             raising: None,
             sending: None,
-            issued: Issued::default(),
+            prepared: Arc::default(),
             scratch: Scratch::default(),
             flush_span: None,
             flight: None,
@@ -819,7 +803,7 @@ impl Batch {
                 self.stats.flush_statements += u64::from(query.purpose == Purpose::Flush);
                 query.ahead =
                     query.purpose == Purpose::Flush && self.outbox.is_empty() && self.transaction.flushes_ahead;
-                self.issued.note(&mut query);
+                lock(&self.prepared).note(&mut query);
                 self.patience.sent();
                 return Step::Run(query);
             }
@@ -1051,7 +1035,7 @@ impl Batch {
     fn query_catalog(&mut self) -> Step {
         self.running = Some(Running::Catalog { epoch: self.database.epoch() });
         let mut query = catalog::query();
-        self.issued.note(&mut query);
+        lock(&self.prepared).note(&mut query);
         Step::Run(query)
     }
 
@@ -1105,7 +1089,7 @@ impl Batch {
         self.patience.asked();
         let mut query = reserve::query(&requests);
         query.begins = self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held);
-        self.issued.note(&mut query);
+        lock(&self.prepared).note(&mut query);
         Step::Run(query)
     }
 

@@ -34,6 +34,8 @@ pub(crate) fn query() -> Query {
     }
     let mut query = Query::new(Purpose::Ask, sql);
     query.simple_sql = Some(query.sql.clone());
+    // It comes every few minutes at most, and its plan takes 3 MB.
+    query.cacheable = false;
     query
 }
 

@@ -117,7 +117,8 @@ fn home(options: &PgConnectOptions) -> Batch {
     let database = options.get_database().unwrap_or(options.get_username());
     let (port, user) = (options.get_port(), options.get_username());
     let url = format!("host={host} port={port} dbname={database} user={user}");
-    Batch::of_pool(&url, &format!("pool {pool}")).built_in_types_only().holds_begin().begin_travels().overlaps()
+    let batch = Batch::of_pool(&url, &format!("pool {pool}")).built_in_types_only().drops_statements();
+    batch.holds_begin().begin_travels().overlaps()
 }
 
 impl DatabaseConnection {

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod order;
 pub mod overlap;
 pub mod passing;
+pub mod prepared;
 pub mod swallowed;
 pub mod timeouts;
 pub mod traps;
@@ -227,6 +228,9 @@ macro_rules! for_each_scenario {
             limits::a_value_that_the_types_length_does_not_allow_is_sent_at_once,
             limits::a_value_that_may_be_too_large_to_compute_with_is_sent_alone,
             limits::a_row_that_may_be_too_large_joins_no_group,
+            prepared::few_statements_are_prepared_whatever_is_written_together,
+            prepared::flushes_do_not_drive_the_programs_statements_out_of_the_orms_cache,
+            prepared::flushes_that_repeat_cost_no_more_round_trips,
             traps::a_cycle_with_cascades_ends_as_it_would,
             traps::a_table_with_a_trigger_or_a_rule_is_sent_row_by_row,
             traps::a_trigger_sees_the_rows_that_waited,
