@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 
 mod aborted;
 mod group;
+mod ids;
 mod insert;
 mod pass;
 mod patience;
@@ -27,18 +28,18 @@ mod reading;
 pub use self::group::Asked;
 pub(crate) use self::insert::random_uuid;
 
-use self::insert::{Made, Plans, Scratch};
+use self::insert::{Kept, Made, Plans, Scratch};
 use self::patience::Patience;
 use self::prepared::Prepared;
 use crate::answer::Answer;
 use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
 use crate::database::{Database, lock};
-use crate::eligible::Reason;
+use crate::eligible::{Plan, Reason};
 use crate::error::Error;
 use crate::failure::{AbortedBy, Failure};
 use crate::flush;
 use crate::group::{Pass, Request};
-use crate::ids::{Need, Positions, Stock};
+use crate::ids::{Need, Positions, Request as IdRequest, Stock};
 use crate::options::{BatchOptions, Nested};
 use crate::pending::{self, Pending};
 use crate::readings::Reading;
@@ -102,6 +103,8 @@ pub struct Batch {
     scratch: Scratch,
     flush_span: Option<tracing::Span>,
     flight: Option<Flight>,
+    /// What was asked of the server about sequences and is not answered yet.
+    asked: Vec<IdRequest>,
     /// An INSERT that is sent alone is on its way, and others may wait for it.
     pass: Option<Pass>,
     /// This connection reads the catalog, or is about to.
@@ -159,7 +162,9 @@ struct Transaction {
     schema_changed: bool,
     session_changed: bool,
     values_changed: bool,
+    /// What may have been done to sequences, such as RESTART, is undone with it.
     sequences_changed: bool,
+    is_committed: bool,
     fixes_snapshot: bool,
     snapshot_taken: bool,
     /// A statement of the engine was cancelled, and rows with it.
@@ -169,15 +174,24 @@ struct Transaction {
     /// The session's catalog shows what only this transaction sees.
     catalog_is_its_own: bool,
     clocks: Option<Clocks>,
-    clock_wanted: bool,
     /// Sequences that this transaction has wanted ids of.
     wanted: Vec<Need>,
     /// A flush by the budget went out: it will not be a single statement, and the next ones may be smaller.
     is_long: bool,
     /// The outbox holds a flush that the budget caused.
     flushes_ahead: bool,
-    /// Ids that it has taken from the stock since the last flush, by sequence.
-    taken: Vec<Need>,
+    /// Ids that it has taken from the stock, by sequence.
+    taken: Vec<Taken>,
+    /// The server was asked for ids and gave none.
+    got_no_ids: bool,
+}
+
+/// Ids that a transaction has taken from the stock of one sequence.
+#[derive(Debug)]
+struct Taken {
+    /// Since the last flush.
+    need: Need,
+    in_all: usize,
 }
 
 /// What the adapter has offered and is not decided yet.
@@ -188,10 +202,16 @@ enum Offer {
         binds: Binds,
         /// Decided: sent once what is pending is out.
         send: bool,
-        /// What it needed was asked for already.
-        reserved: bool,
+        /// How often what it needed was asked for already.
+        reserved: u32,
         /// Values made for it, while something else has to be sent first.
-        made: Option<Vec<Made>>,
+        made: Option<Kept>,
+    },
+    /// An INSERT that goes out with the question for the time, which its answer needs.
+    Timed {
+        plan: Arc<Plan>,
+        binds: Binds,
+        made: Vec<Made>,
     },
     Flush,
     /// What is on its way is waited for.
@@ -391,6 +411,7 @@ impl Batch {
             self.transaction.is_lost = self.transaction.open;
             self.discard_pending();
             self.outbox.clear();
+            self.asked.clear();
         }
         if self.sending.is_some() {
             self.sent(true);
@@ -430,6 +451,7 @@ impl Batch {
             scratch: Scratch::default(),
             flush_span: None,
             flight: None,
+            asked: Vec::new(),
             pass: None,
             reading: None,
             asked_to_yield: 0,
@@ -488,7 +510,7 @@ impl Batch {
         if matches!(recognised.kind, Kind::Insert(_) | Kind::UnfitInsert { .. }) {
             self.stats.inserts_seen += 1;
         }
-        self.offer = Some(Offer::Statement { recognised, binds, send: false, reserved: false, made: None });
+        self.offer = Some(Offer::Statement { recognised, binds, send: false, reserved: 0, made: None });
         self.advance()
     }
 
@@ -571,10 +593,10 @@ impl Batch {
                 self.reservation_came(rows);
             }
             Some(Running::Cleanup) => self.end_transaction(),
-            Some(Running::Flush) => self.ids_came(reserve::read(rows).ids),
+            Some(Running::Flush) => self.flush_brought(rows),
             Some(Running::Landing) => {
                 self.flight = None;
-                self.ids_came(reserve::read(rows).ids);
+                self.flush_brought(rows);
             }
             Some(Running::Savepoint) => drop(self.transaction.savepoints_ahead.pop_front()),
             // The statement failed before it reached the server, or its error is still to come.
@@ -597,6 +619,8 @@ impl Batch {
             // The insert is sent as it is.
             Some(Running::Reserve) if !self.is_on_server() => {
                 tracing::warn!("ids could not be reserved");
+                self.asked.clear();
+                self.transaction.got_no_ids = true;
                 return self.advance();
             }
             // What failed before counts.
@@ -623,6 +647,7 @@ impl Batch {
         // What waits, savepoints held back among it, can be sent no more.
         self.discard_pending();
         self.outbox.clear();
+        self.asked.clear();
         self.flush_span = None;
         let commits = matches!(&self.offer, Some(Offer::Statement { recognised, .. }) if recognised.commits());
         self.raise(failure, commits)
@@ -645,7 +670,11 @@ impl Batch {
                 let (read_only, fixes_snapshot) = (*read_only, *fixes_snapshot);
                 self.begin(Transaction { read_only, fixes_snapshot, ..Transaction::default() });
             }
-            Kind::Commit | Kind::Rollback => self.transaction_ended(),
+            Kind::Commit | Kind::Rollback => {
+                let commits = ok && matches!(recognised.kind, Kind::Commit);
+                self.transaction.is_committed = commits && self.transaction.aborted.is_none();
+                self.transaction_ended();
+            }
             Kind::RollbackTo(_) if ok => self.rolled_back_to_savepoint(),
             Kind::Insert(insert) => {
                 let effects = Effects { writes: insert.conflict.is_some(), ..Effects::default() };
@@ -780,7 +809,7 @@ impl Batch {
         let is_sent = match &self.offer {
             Some(Offer::Statement { send, .. }) => *send,
             Some(Offer::Flush | Offer::Land | Offer::Conclude | Offer::Enable { .. } | Offer::Explain) => true,
-            Some(Offer::Answered(_)) | None => false,
+            Some(Offer::Answered(_) | Offer::Timed { .. }) | None => false,
         };
         is_sent || !self.outbox.is_empty()
     }
@@ -818,6 +847,10 @@ impl Batch {
                     if let Some(step) = self.settle(offer) {
                         return step;
                     }
+                }
+                Some(Offer::Timed { plan, binds, made }) => {
+                    let answer = self.timed_answer(&plan, &binds, &made);
+                    return answer.map_or_else(|| Step::Refuse(Error::lost()), Step::Answer);
                 }
                 Some(Offer::Enable { refused: Some(error), .. }) => return Step::Refuse(error),
                 Some(Offer::Enable { options, refused: None }) => {
@@ -938,7 +971,7 @@ impl Batch {
             recognised: Arc::clone(recognised),
             binds: Binds::default(),
             send,
-            reserved: false,
+            reserved: 0,
             made: None,
         });
     }
@@ -956,6 +989,7 @@ impl Batch {
         self.measure(&segments);
         let tables = pending::rows_by_table(&segments);
         self.flush_span = Some(tracing::debug_span!("flush", ?tables, rows, bytes, %cause));
+        let mut assigned = Vec::new();
         for waiting in segments.iter().flat_map(|segment| &segment.tables) {
             for (at, column) in waiting.table.columns.iter().enumerate() {
                 if let ColumnDefault::Sequence(sequence) = &column.default
@@ -964,6 +998,7 @@ impl Batch {
                     let oid = sequence.oid;
                     self.with_stock(|stock| stock.discard(oid));
                     self.positions.lose(oid);
+                    assigned.push(oid);
                 }
             }
         }
@@ -973,25 +1008,9 @@ impl Batch {
             *self.stats.flushes.entry(cause).or_default() += 1;
             self.stats.rows_flushed += rows as u64;
         }
-        let refill = self.refill(cause);
-        self.outbox.extend(flush::statements(segments, &refill));
-    }
-
-    /// What the stock is filled up with on the way: where as many rows again would not find enough.
-    fn refill(&mut self, cause: FlushCause) -> Vec<(u32, u32)> {
-        let max = self.options.max_id_block;
-        let taken = std::mem::take(&mut self.transaction.taken);
-        // What is sent may be an insert into the same table, which makes the stock useless.
-        if cause == FlushCause::InsertSentAtOnce {
-            return Vec::new();
-        }
-        let positions = std::mem::take(&mut self.positions);
-        let requests = self.with_stock(|stock| {
-            let counts = taken.iter().map(|need| (need.sequence, stock.refill(need, &positions, max)));
-            counts.filter(|(_, count)| *count > 0).collect()
-        });
-        self.positions = positions;
-        requests
+        let refill = self.refill(cause, &assigned);
+        self.outbox.extend(flush::statements(segments, &refill, cause == FlushCause::Clock));
+        self.asked.extend(refill);
     }
 
     /// Whether `lastval` would lie once what waits is sent.
@@ -1019,12 +1038,6 @@ impl Batch {
             Some(stock) => f(stock),
             None => f(&mut lock(&self.database.stock)),
         }
-    }
-
-    /// Sequences may have moved: what is at hand may come from before.
-    fn discard_ids(&mut self) {
-        self.with_stock(Stock::discard_all);
-        self.positions.lose_all();
     }
 
     fn unguard(&mut self, sql: &str, failure: Option<Failure>) -> Step {
@@ -1064,35 +1077,6 @@ impl Batch {
         }
     }
 
-    fn reserve(&mut self, needs: &[Need]) -> Step {
-        let max = self.options.max_id_block;
-        let wanted = std::mem::take(&mut self.transaction.wanted);
-        let positions = std::mem::take(&mut self.positions);
-        let requests: Vec<(u32, u32)> = self.with_stock(|stock| {
-            let mut requests: Vec<_> = needs.iter().map(|need| (need.sequence, stock.block(need, max))).collect();
-            let first = needs.first().copied().zip(requests.first().map(|(_, count)| *count));
-            // Sequences that this transaction has used are filled on the same way.
-            for other in wanted.iter().filter(|other| !needs.iter().any(|need| need.sequence == other.sequence)) {
-                let count = match &first {
-                    Some((first, count)) => stock.along(other, first, *count, &positions, max),
-                    None => 0,
-                };
-                if count > 0 {
-                    requests.push((other.sequence, count));
-                }
-            }
-            requests
-        });
-        self.positions = positions;
-        self.transaction.wanted = wanted;
-        self.running = Some(Running::Reserve);
-        self.patience.asked();
-        let mut query = reserve::query(&requests);
-        query.begins = self.begin_travels && std::mem::take(&mut self.transaction.begin_is_held);
-        lock(&self.prepared).note(&mut query);
-        Step::Run(query)
-    }
-
     fn reservation_came(&mut self, rows: &[TextRow]) {
         let reservation = reserve::read(rows);
         if let Some(timeouts) = reservation.timeouts {
@@ -1109,19 +1093,13 @@ impl Batch {
         if self.is_on_server() {
             self.transaction.clocks = reservation.clocks;
         }
-        self.ids_came(reservation.ids);
-    }
-
-    fn ids_came(&mut self, ids: Vec<(u32, Vec<i64>)>) {
-        let max = self.options.max_id_block;
-        for (sequence, ids) in ids {
-            self.stats.ids_reserved += ids.len() as u64;
-            // The session's own currval and lastval have moved.
-            self.used_reserved_ids = true;
-            let mut positions = std::mem::take(&mut self.positions);
-            self.with_stock(|stock| stock.add(sequence, &ids, &mut positions, max));
-            self.positions = positions;
-        }
+        let is_served = |request: &IdRequest| {
+            let mut blocks = reservation.blocks.iter().filter(|block| block.sequence == request.sequence);
+            request.needed == 0 || blocks.any(|block| !block.ids.is_empty() || block.at == request.unless_at)
+        };
+        self.transaction.got_no_ids = !self.asked.iter().all(is_served);
+        self.ids_came(&reservation.blocks);
+        self.asked.clear();
     }
 
     fn insert_was_sent(&mut self, table: Option<&TableName>, effects: Effects) {
@@ -1134,13 +1112,20 @@ impl Batch {
             (Some(catalog), Some(name)) => catalog.table(name).cloned().into_iter().collect(),
             _ => Vec::new(),
         };
-        if known.is_empty() || known.iter().any(|table| table.unfit.is_some()) {
-            // A trigger may insert anywhere.
-            self.discard_ids();
+        if known.is_empty() || known.iter().any(|table| table.touches.is_none()) {
+            self.doubt_ids();
         }
-        for sequence in known.iter().flat_map(|table| table.sequences()).map(|sequence| sequence.oid) {
-            self.with_stock(|stock| stock.discard(sequence));
-            self.positions.lose(sequence);
+        for table in &known {
+            for sequence in table.sequences().map(|sequence| sequence.oid) {
+                self.with_stock(|stock| stock.discard(sequence));
+                self.positions.lose(sequence);
+            }
+            let is_own = |sequence| table.sequences().any(|own| own.oid == sequence);
+            // By a trigger, or a default that is more than the sequence.
+            for &sequence in table.touches.iter().flatten().filter(|&&sequence| !is_own(sequence)) {
+                self.with_stock(|stock| stock.doubt(sequence));
+                self.positions.lose(sequence);
+            }
         }
         self.apply(effects);
     }
@@ -1176,8 +1161,7 @@ impl Batch {
             self.transaction.clocks = None;
         }
         if effects.sequences {
-            self.transaction.sequences_changed |= open;
-            self.discard_ids();
+            self.doubt_ids();
         }
         if effects.read_only {
             self.transaction.read_only = open;
@@ -1212,7 +1196,7 @@ impl Batch {
             self.session.private_stock = Some(Stock::default());
         }
         if self.transaction.sequences_changed {
-            self.discard_ids();
+            self.forget_ids();
         }
     }
 
@@ -1221,6 +1205,7 @@ impl Batch {
         self.flight = None;
         self.patience.transaction_ended();
         self.reading = None;
+        self.asked.clear();
         let ended = std::mem::take(&mut self.transaction);
         self.session.private_stock = None;
         if ended.schema_changed || ended.catalog_is_its_own {
@@ -1229,8 +1214,8 @@ impl Batch {
         if ended.schema_changed {
             self.database.invalidate();
         }
-        if ended.sequences_changed {
-            self.discard_ids();
+        if ended.sequences_changed && !ended.is_committed {
+            self.forget_ids();
         }
         if ended.session_changed {
             self.unsettle();

@@ -2,6 +2,8 @@
 //!
 //! Read in one query ([`query`]), parsed once into [`Catalog`], then only looked up.
 
+mod touches;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -149,6 +151,11 @@ SELECT 'table', json_build_object(
     'trigger', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ANY (rel.tree)
         AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
         AND t.tgenabled <> 'D' AND t.tgtype::int4 & 4 <> 0),
+    'inserts', (SELECT json_agg(CASE l.lanname WHEN 'plpgsql' THEN p.prosrc ELSE 'execute' END)
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+        WHERE t.tgrelid = ANY (rel.tree) AND (NOT t.tgisinternal OR t.tgparentid <> 0 AND t.tgconstraint = 0)
+          AND t.tgenabled <> 'D' AND t.tgtype::int4 & 4 <> 0),
     'changes', (SELECT json_agg(CASE l.lanname WHEN 'plpgsql' THEN p.prosrc ELSE 'execute' END)
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -314,6 +321,8 @@ pub(crate) struct Table {
     pub island: usize,
     /// How large its rows and their index entries may be.
     pub sizes: limits::Sizes,
+    /// The sequences that an INSERT may advance; `None` where it may be any.
+    pub touches: Option<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -447,6 +456,11 @@ impl Catalog {
         mark_read_sequences(&raw, &readers, &mut tables);
         number_islands(&mut tables, &positions);
         note_sizes(&indexes, &wide, &mut tables, &positions);
+        // Names of its views are common words.
+        let opaque = (!session.own_operators && !session.identity.contains("information_schema")).then_some(opaque);
+        for (table, touches) in tables.iter_mut().zip(touches::touches(&raw, opaque.as_ref())) {
+            table.touches = touches;
+        }
         let mut visible = HashMap::new();
         let mut qualified = HashMap::new();
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
@@ -467,8 +481,7 @@ impl Catalog {
             read_only: session.read_only,
             timeouts: Timeouts::read(&session.timeouts).unwrap_or_default(),
             hidden: hidden(&raw, ddl),
-            // Names of its views are common words.
-            opaque: (!session.own_operators && !session.identity.contains("information_schema")).then_some(opaque),
+            opaque,
             enums,
             tables: tables.into_iter().map(Arc::new).collect(),
             by_name,
@@ -577,6 +590,9 @@ struct TableRow {
     rls: bool,
     trigger: bool,
     rule: bool,
+    /// The sources of triggers for INSERT.
+    #[serde(default)]
+    inserts: Option<Vec<String>>,
     /// The sources of triggers for UPDATE and DELETE.
     changes: Option<Vec<String>>,
     change_rule: bool,
@@ -675,6 +691,7 @@ fn table(row: &TableRow) -> Table {
         is_quiet: row.changes.is_none() && !row.change_rule && !row.checks.iter().flatten().any(|check| check.calls),
         island: 0,
         sizes: limits::Sizes::default(),
+        touches: None,
     }
 }
 

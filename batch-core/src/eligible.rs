@@ -76,7 +76,7 @@ pub enum Reason {
     ValueDoesNotFit,
     /// `RETURNING` asks for something that only Postgres knows.
     AnswerUnknown,
-    /// The first insert that wants ids or `now()`: reserving would cost as much as sending.
+    /// The first insert that wants ids: reserving would cost as much as sending.
     FirstUse,
     /// The first insert of a REPEATABLE READ or SERIALIZABLE transaction takes the snapshot that all of it sees.
     Snapshot,
@@ -154,7 +154,7 @@ impl fmt::Display for Reason {
             Self::Null => "NULL for a NOT NULL column",
             Self::ValueDoesNotFit => "Postgres would round, cut or refuse a value",
             Self::AnswerUnknown => "RETURNING asks for a value that only Postgres knows",
-            Self::FirstUse => "the first insert that wants ids or now()",
+            Self::FirstUse => "the first insert that wants ids",
             Self::Snapshot => "the first insert takes the transaction's snapshot",
             Self::NoIds => "no ids could be reserved from the sequence",
             Self::LargerThanBudget => "larger than the budget",

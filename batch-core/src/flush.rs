@@ -16,13 +16,14 @@
 use std::fmt::Write;
 
 use crate::catalog::{Column, Default};
+use crate::ids::Request;
 use crate::pending::{ColumnRows, Segment, TableRows};
 use crate::reserve;
 use crate::statement::{Param, Purpose, Query, oid};
 
-/// The statements that send `segments`, in order. The last one reserves the ids that `refill` asks for, `(sequence, count)`,
-/// on the way.
-pub(crate) fn statements(segments: Vec<Segment>, refill: &[(u32, u32)]) -> Vec<Query> {
+/// The statements that send `segments`, in order. The last one reserves the ids that `refill` asks for on the
+/// way, and brings the transaction's time.
+pub(crate) fn statements(segments: Vec<Segment>, refill: &[Request], brings_clock: bool) -> Vec<Query> {
     let mut queries = Vec::new();
     let last = segments.iter().rposition(|segment| !segment.tables.is_empty());
     for (at, segment) in segments.into_iter().enumerate() {
@@ -30,15 +31,17 @@ pub(crate) fn statements(segments: Vec<Segment>, refill: &[(u32, u32)]) -> Vec<Q
             queries.push(Query::new(Purpose::Control, format!("SAVEPOINT {}", quoted(name))));
         }
         if !segment.tables.is_empty() {
-            queries.push(statement(&segment.tables, if last == Some(at) { refill } else { &[] }));
+            let is_last = last == Some(at);
+            let refill = if is_last { refill } else { &[] };
+            queries.push(statement(&segment.tables, refill, brings_clock && is_last));
         }
     }
     queries
 }
 
-fn statement(tables: &[TableRows], refill: &[(u32, u32)]) -> Query {
+fn statement(tables: &[TableRows], refill: &[Request], brings_clock: bool) -> Query {
     let mut query = Query::new(Purpose::Flush, "");
-    if let ([only], []) = (tables, refill) {
+    if let ([only], [], false) = (tables, refill, brings_clock) {
         write_insert(&mut query, only);
         return query;
     }
@@ -50,11 +53,14 @@ fn statement(tables: &[TableRows], refill: &[(u32, u32)]) -> Query {
         query.sql.push(')');
     }
     query.sql.push_str(" SELECT");
+    if brings_clock {
+        let _ =
+            write!(query.sql, " {}{}", reserve::CLOCK_SQL, if refill.is_empty() { "" } else { " UNION ALL SELECT" });
+    }
     if !refill.is_empty() {
-        let [sequences, counts] = reserve::params(refill);
-        query.params.extend([sequences, counts]);
-        let last = query.params.len();
-        let _ = write!(query.sql, " {}", reserve::ids_sql(last - 1, last));
+        let first = query.params.len() + 1;
+        query.params.extend(reserve::params(refill));
+        let _ = write!(query.sql, " {}", reserve::ids_sql(first));
     }
     query
 }
@@ -200,12 +206,17 @@ fn flag_array(flags: &[bool]) -> Vec<u8> {
     bytes
 }
 
-/// A binary array of four-byte integers.
-pub(crate) fn integer_array(element: u32, numbers: impl ExactSizeIterator<Item = u32>) -> Vec<u8> {
-    let mut bytes = array_header(element, numbers.len(), false, 8 * numbers.len());
+/// A binary array of integers, which have eight bytes if they are `int8` and else four.
+pub(crate) fn integer_array(element: u32, numbers: &[Option<i64>]) -> Vec<u8> {
+    let size: i32 = if element == oid::INT8 { 8 } else { 4 };
+    let mut bytes = array_header(element, numbers.len(), numbers.contains(&None), 12 * numbers.len());
     for number in numbers {
-        bytes.extend_from_slice(&4_i32.to_be_bytes());
-        bytes.extend_from_slice(&number.to_be_bytes());
+        let Some(number) = number else {
+            bytes.extend_from_slice(&(-1_i32).to_be_bytes());
+            continue;
+        };
+        bytes.extend_from_slice(&size.to_be_bytes());
+        bytes.extend_from_slice(&number.to_be_bytes()[8 - size as usize..]);
     }
     bytes
 }
@@ -259,7 +270,7 @@ mod tests {
             }
             waiting.end_row();
         }
-        let mut queries = statements(pending.take(), &[]);
+        let mut queries = statements(pending.take(), &[], false);
         assert_eq!(queries.len(), 1);
         queries.remove(0)
     }
@@ -412,7 +423,7 @@ mod tests {
             waiting.push(0, INT8, None, Some(&[0; 8]));
             waiting.end_row();
         }
-        let queries = statements(pending.take(), &[]);
+        let queries = statements(pending.take(), &[], false);
         let sent: Vec<_> = queries.iter().map(|query| (query.purpose, query.sql.split(" (").next().unwrap())).collect();
         assert_eq!(
             sent,

@@ -281,7 +281,7 @@ impl Terms {
 }
 
 fn need(sequence: u32, descending: bool, count: usize) -> Need {
-    Need { sequence, descending, count, must_know: true, after_unassigned: false }
+    Need { must_know: true, ..Need::likely(sequence, descending, count) }
 }
 
 /// INSERTs that are sent as one statement.
@@ -369,7 +369,13 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                         true => continue,
                         false => return,
                     },
-                    _ => return self.fall_back(Fallback::Ids),
+                    Some(_) => return self.fall_back(Fallback::Ids),
+                    None => {
+                        self.leave_out_those_without_ids();
+                        if self.members.is_empty() {
+                            return;
+                        }
+                    }
                 }
             }
             let query = self.query(&plan);
@@ -403,8 +409,8 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         }
     }
 
-    /// Reserves ids for the rows that have none yet. The error is that of the question, or none where the sequence has no
-    /// more.
+    /// Reserves ids for the rows that have none yet. The error is that of the question, or none where some are left without, as
+    /// the sequence has few left.
     async fn reserve<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) -> Result<(), Option<E>> {
         let plan = Arc::clone(self.plan());
         let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return Ok(()) };
@@ -415,47 +421,46 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             return Ok(());
         }
         let database = Arc::clone(&self.leader.terms.database);
-        let max = self.leader.terms.all_options.max_id_block;
+        let bounds = self.leader.terms.all_options.id_bounds();
         let need = need(*sequence, *descending, count);
         let position = Position::behind(self.members.iter().map(|m| m.entry.terms.position), *descending);
         let mut positions = Positions::at(*sequence, position);
         let mut ids = Vec::with_capacity(count);
-        let block = {
+        let request = {
             let mut stock = lock(&database.stock);
-            stock.wants(&need, &positions);
+            stock.wants(&need, &positions, bounds);
             let has_them = stock.take(&[need], &mut positions, &mut ids);
-            (!has_them).then(|| stock.block(&need, max))
+            (!has_them).then(|| stock.request_for_group(&need, &positions, bounds))
         };
-        let mut first = None;
-        if let Some(block) = block {
+        // Ids behind this one nobody can have been given before now.
+        let mut new_after = None;
+        if let Some(request) = request {
             self.groups.counters.note(|stats| stats.reservations += 1);
-            let rows = leader.ask(&reserve::query(&[(*sequence, block)])).await.map_err(Some)?;
-            let reserved = reserve::read(&rows).ids;
-            let count = reserved.iter().map(|(_, ids)| ids.len() as u64).sum::<u64>();
-            self.groups.counters.note(|stats| stats.ids_reserved += count);
+            let rows = leader.ask(&reserve::query(std::slice::from_ref(&request))).await.map_err(Some)?;
+            let blocks = reserve::read(&rows).blocks;
+            let reserved = blocks.iter().map(|block| block.ids.len() as u64).sum::<u64>();
+            self.groups.counters.note(|stats| stats.ids_reserved += reserved);
             // Under one lock, or another group takes what this one has asked for.
             let mut stock = lock(&database.stock);
-            for (sequence, ids) in reserved {
-                first = ids.first().copied();
-                if let (Position::Lost, Some(first)) = (positions.get(sequence), first) {
-                    stock.discard_before(sequence, first);
-                }
-                stock.add(sequence, &ids, &mut positions, max);
+            for block in &blocks {
+                stock.arrived(&request, block, &mut positions);
+                new_after = match (position, positions.get(*sequence)) {
+                    (Position::Lost, Position::At(after)) => Some(after),
+                    _ => block.ids.first().map(|first| first.saturating_sub(block.step)),
+                };
             }
-            if !stock.take(&[need], &mut positions, &mut ids) {
-                return Err(None);
-            }
+            stock.take_some(&need, &mut positions, &mut ids);
         }
-        let is_new = |id: i64| first.is_some_and(|first| if *descending { id <= first } else { id >= first });
+        self.groups.counters.note(|stats| stats.ids_used += ids.len() as u64);
+        let is_new = |id: i64| new_after.is_some_and(|after| if *descending { id < after } else { id > after });
         let without = self.members.iter_mut().filter(|member| member.id.is_none());
         for ((member, id), losses) in without.zip(ids).zip(losses) {
-            if !plan.set_id(&mut member.row, id) {
-                return Err(None);
+            if plan.set_id(&mut member.row, id) {
+                let losses_before = is_new(id).then_some(losses);
+                member.id = Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before });
             }
-            let losses_before = is_new(id).then_some(losses);
-            member.id = Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before });
         }
-        Ok(())
+        if self.members.iter().all(|member| member.id.is_some()) { Ok(()) } else { Err(None) }
     }
 
     fn query(&self, plan: &Plan) -> Query {
@@ -491,6 +496,14 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             (&*member.entry, joined)
         });
         self.told = self.groups.settle_all(told);
+    }
+
+    /// Those for whom there is no id are sent on their own, and the others together.
+    fn leave_out_those_without_ids(&mut self) {
+        let (with, without) = std::mem::take(&mut self.members).into_iter().partition(|member| member.id.is_some());
+        self.members = without;
+        self.fall_back(Fallback::Ids);
+        self.members = with;
     }
 
     /// The group is undone: each of its inserts is sent on its own.

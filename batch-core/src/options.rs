@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ids::Bounds;
+
 /// Options for `enable_batch_inserts_with`.
 ///
 /// ```
@@ -14,6 +16,7 @@ pub struct BatchOptions {
     pub(crate) max_rows: usize,
     pub(crate) max_bytes: usize,
     pub(crate) max_age: Duration,
+    pub(crate) first_id_block: u32,
     pub(crate) max_id_block: u32,
     pub(crate) catalog_max_age: Duration,
     pub(crate) nested: Nested,
@@ -42,6 +45,7 @@ impl BatchOptions {
             max_rows: 10_000,
             max_bytes: 8 << 20,
             max_age: Duration::from_secs(10),
+            first_id_block: 4,
             max_id_block: 10_000,
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
@@ -91,8 +95,24 @@ impl BatchOptions {
         self
     }
 
-    /// Reserves at most this many ids of one sequence at a time. Blocks start small and grow with use; what is left
-    /// of them when the process ends stays unused, as after a rollback.
+    /// Reserves this many ids when a transaction first wants one of a sequence, or as many as its statement needs. A transaction
+    /// that wants more gets larger blocks, up to [`BatchOptions::max_id_block`]; what it took is laid in for the next one on
+    /// the way of its flush. What is left when the process ends stays unused, as after a rollback. A process that serves few
+    /// rows from many tables reserves fewer.
+    ///
+    /// Defaults to 4.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `ids` is 0.
+    pub fn first_id_block(mut self, ids: u32) -> Self {
+        assert!(ids > 0, "an id block needs at least one id");
+        self.first_id_block = ids;
+        self
+    }
+
+    /// Reserves at most this many ids of one sequence at a time, or as many as one statement needs. Of a sequence that ends
+    /// no more than a thousandth of what it has left is reserved ahead of need, whatever the options say.
     ///
     /// Defaults to 10,000, as many as rows may wait.
     ///
@@ -172,6 +192,10 @@ impl BatchOptions {
     pub fn exclude(mut self, table: impl Into<String>) -> Self {
         self.excluded.push(table.into());
         self
+    }
+
+    pub(crate) fn id_bounds(&self) -> Bounds {
+        Bounds { first: self.first_id_block.min(self.max_id_block), max: self.max_id_block }
     }
 
     pub(crate) fn excludes(&self, schema: &str, name: &str) -> bool {

@@ -3,6 +3,7 @@
 
 use crate::catalog::SESSION_SQL;
 use crate::flush::integer_array;
+use crate::ids::Request;
 use crate::patience::Timeouts;
 use crate::statement::{Param, Purpose, Query, TextRow, oid};
 
@@ -20,63 +21,109 @@ pub(crate) struct Reservation {
     pub identity: Option<String>,
     pub timeouts: Option<Timeouts>,
     pub clocks: Option<Clocks>,
-    /// By sequence.
-    pub ids: Vec<(u32, Vec<i64>)>,
+    pub blocks: Vec<Block>,
 }
 
-/// Reserves `(sequence, count)` ids. The text is always the same, so that it is prepared once.
-pub(crate) fn query(requests: &[(u32, u32)]) -> Query {
+/// What the server said about a sequence, and the ids that it gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub sequence: u32,
+    /// The sequence's last value before that, or what comes before its first; `None` where nobody may know.
+    pub at: Option<i64>,
+    pub step: i64,
+    /// How many ids may be reserved ahead of need at a time.
+    pub room: u32,
+    pub ids: Vec<i64>,
+}
+
+/// Asks for ids, the time and the session's identity. The text is always the same, so that it is prepared once.
+pub(crate) fn query(requests: &[Request]) -> Query {
     let sql = format!(
         "\
 SELECT 'session', {SESSION_SQL}
 UNION ALL
 SELECT 'timeouts', {}
 UNION ALL
-SELECT 'now', encode(timestamptz_send(now()), 'hex') || ' ' || encode(timestamp_send(localtimestamp), 'hex')
-    || ' ' || encode(date_send(current_date), 'hex')
+SELECT {CLOCK_SQL}
 UNION ALL
 SELECT {}",
         Timeouts::SQL,
-        ids_sql(1, 2)
+        ids_sql(1)
     );
     let mut query = Query::new(Purpose::Ask, sql);
-    let list = |numbers: Vec<String>| format!("'{{{}}}'", numbers.join(","));
-    let sequence_list = list(requests.iter().map(|(sequence, _)| sequence.to_string()).collect());
-    let count_list = list(requests.iter().map(|(_, count)| count.to_string()).collect());
-    query.simple_sql = Some(query.sql.replace("$1", &sequence_list).replace("$2", &count_list));
+    let mut simple = query.sql.clone();
+    // The last first, as `$1` begins `$10`.
+    for (at, list) in numbers(requests).iter().enumerate().rev() {
+        let list: Vec<String> = list.iter().map(|n| n.map_or_else(|| "NULL".to_owned(), |n| n.to_string())).collect();
+        simple = simple.replace(&format!("${}", at + 1), &format!("'{{{}}}'", list.join(",")));
+    }
+    query.simple_sql = Some(simple);
     query.params = params(requests).into();
     query
 }
 
-/// Reserves ids: what follows a SELECT, for the parameters of these numbers.
+/// The transaction's time: what follows a SELECT.
+pub(crate) const CLOCK_SQL: &str = "'now', encode(timestamptz_send(now()), 'hex') || ' ' \
+    || encode(timestamp_send(localtimestamp), 'hex') || ' ' || encode(date_send(current_date), 'hex')";
+
+/// Reserves ids: what follows a SELECT, for the [`params`] from the number `first` on.
 ///
-/// Near its end a sequence gives fewer, and to a role that may not use it, or in a read-only transaction, none: asking
-/// for more would be an error, and abort the transaction.
-pub(crate) fn ids_sql(sequences: usize, counts: usize) -> String {
+/// What a row needs now is taken as the program itself would have taken it, with the same error at the sequence's end. Ahead of
+/// need it gives at most a thousandth of what is left, so that nobody meets the end sooner than without us, and nothing where
+/// that is not known: `pg_sequence_last_value` is NULL until the first call, and the sequence's own row, which tells where a
+/// sequence begins that was set and not called yet, takes the SELECT privilege. (`ts_stat` runs a query whose text is a value.)
+/// A role that may not use the sequence and a read-only transaction get none: asking would be an error, and abort the
+/// transaction.
+pub(crate) fn ids_sql(first: usize) -> String {
+    let (sequences, needed, ahead, unless_at) = (first, first + 1, first + 2, first + 3);
     format!(
-        "'ids ' || taken.seq::int8, string_agg(taken.id::text, ' ') FROM (
-    SELECT wanted.seq, nextval(wanted.seq::regclass) AS id
-    FROM unnest(${sequences}::oid[], ${counts}::int4[]) AS wanted (seq, count)
+        "'ids ' || w.seq::int8, concat_ws(' ', COALESCE(w.at::text, '?'), w.step, rest.room, \
+    array_to_string(needed.ids, ' '), array_to_string(ahead.ids, ' '))
+FROM (
+    SELECT wanted.*, s.seqincrement AS step, s.seqmin, s.seqmax, s.seqcycle OR s.seqcache > 1 AS is_special,
+        COALESCE(pg_sequence_last_value(s.seqrelid::regclass)::numeric, CASE WHEN has_sequence_privilege(s.seqrelid, 'SELECT')
+            THEN (SELECT word::numeric - s.seqincrement FROM ts_stat(
+                format('SELECT array_to_tsvector(ARRAY[last_value::text]) FROM %s', s.seqrelid::regclass))) END) AS at
+    FROM unnest(${sequences}::oid[], ${needed}::int4[], ${ahead}::int4[], ${unless_at}::int8[])
+        AS wanted (seq, needed, ahead, unless_at)
     JOIN pg_catalog.pg_sequence s ON s.seqrelid = wanted.seq
-      AND has_sequence_privilege(s.seqrelid, 'USAGE') AND NOT current_setting('transaction_read_only')::bool,
-    LATERAL (SELECT COALESCE(pg_sequence_last_value(wanted.seq::regclass), s.seqstart - s.seqincrement)::numeric AS at) last,
-    LATERAL generate_series(1, LEAST(wanted.count, GREATEST(0, trunc(
-        CASE WHEN s.seqincrement > 0 THEN s.seqmax - last.at ELSE last.at - s.seqmin END / abs(s.seqincrement)
-    )))::int4)
-) taken GROUP BY taken.seq"
+      AND has_sequence_privilege(s.seqrelid, 'USAGE') AND NOT current_setting('transaction_read_only')::bool
+    OFFSET 0
+) w
+CROSS JOIN LATERAL (SELECT ARRAY(SELECT nextval(w.seq::regclass)
+    FROM generate_series(1, CASE WHEN w.at = w.unless_at THEN 0 ELSE w.needed END)) AS ids OFFSET 0) needed
+CROSS JOIN LATERAL (SELECT COALESCE(needed.ids[cardinality(needed.ids)]::numeric, w.at) AS at) last
+CROSS JOIN LATERAL (SELECT CASE WHEN w.is_special OR last.at IS NULL THEN 0 ELSE trunc(LEAST(2147483647, GREATEST(0,
+    CASE WHEN w.step > 0 THEN w.seqmax - last.at ELSE last.at - w.seqmin END / abs(w.step) / 1000)))::int4 END AS room
+    OFFSET 0) rest
+CROSS JOIN LATERAL (SELECT ARRAY(SELECT nextval(w.seq::regclass)
+    FROM generate_series(1, CASE WHEN w.at = w.unless_at THEN 0 ELSE LEAST(w.ahead, rest.room) END)) AS ids OFFSET 0) ahead"
     )
 }
 
 /// How many parameters [`ids_sql`] has.
-pub(crate) const PARAMS: usize = 2;
+pub(crate) const PARAMS: usize = 4;
 
 /// The parameters of [`ids_sql`].
-pub(crate) fn params(requests: &[(u32, u32)]) -> [Param; PARAMS] {
-    let sequences = integer_array(oid::OID, requests.iter().map(|(sequence, _)| *sequence));
-    let counts = integer_array(oid::INT4, requests.iter().map(|(_, count)| *count));
+pub(crate) fn params(requests: &[Request]) -> [Param; PARAMS] {
+    let [sequences, needed, ahead, unless_at] = numbers(requests);
+    let array =
+        |type_oid, element, numbers: &[Option<i64>]| Param { type_oid, value: Some(integer_array(element, numbers)) };
     [
-        Param { type_oid: oid::OID_ARRAY, value: Some(sequences) },
-        Param { type_oid: oid::INT4_ARRAY, value: Some(counts) },
+        array(oid::OID_ARRAY, oid::OID, &sequences),
+        array(oid::INT4_ARRAY, oid::INT4, &needed),
+        array(oid::INT4_ARRAY, oid::INT4, &ahead),
+        array(oid::INT8_ARRAY, oid::INT8, &unless_at),
+    ]
+}
+
+fn numbers(requests: &[Request]) -> [Vec<Option<i64>>; 4] {
+    let list = |number: fn(&Request) -> Option<i64>| requests.iter().map(number).collect();
+    [
+        list(|request| Some(i64::from(request.sequence))),
+        list(|request| Some(i64::from(request.needed.min(i32::MAX as u32)))),
+        list(|request| Some(i64::from(request.ahead.min(i32::MAX as u32)))),
+        list(|request| request.unless_at),
     ]
 }
 
@@ -89,16 +136,22 @@ pub(crate) fn read(rows: &[TextRow]) -> Reservation {
             "session" => reservation.identity = Some(value.clone()),
             "timeouts" => reservation.timeouts = Timeouts::read(value),
             "now" => reservation.clocks = clocks(value),
-            _ => {
-                let sequence = what.strip_prefix("ids ").and_then(|oid| oid.parse().ok());
-                let ids = value.split(' ').map(str::parse).collect::<Result<Vec<i64>, _>>();
-                if let (Some(sequence), Ok(ids)) = (sequence, ids) {
-                    reservation.ids.push((sequence, ids));
-                }
-            }
+            _ => reservation.blocks.extend(what.strip_prefix("ids ").and_then(|oid| block(oid, value))),
         }
     }
     reservation
+}
+
+/// `last value, step, room, ids …`
+fn block(oid: &str, value: &str) -> Option<Block> {
+    let mut words = value.split_ascii_whitespace();
+    Some(Block {
+        sequence: oid.parse().ok()?,
+        at: words.next()?.parse().ok(),
+        step: words.next()?.parse().ok()?,
+        room: words.next()?.parse().ok()?,
+        ids: words.map(str::parse).collect::<Result<_, _>>().ok()?,
+    })
 }
 
 fn clocks(value: &str) -> Option<Clocks> {
@@ -115,19 +168,32 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    use crate::ids::{Bounds, Need, Positions, Stock};
+
     #[test]
     fn the_simple_form_has_the_same_numbers_in_its_text() {
-        let query = query(&[(7, 64), (8, 1)]);
+        let (mut stock, positions) = (Stock::default(), Positions::default());
+        let bounds = Bounds { first: 64, max: 64 };
+        let mut request = |sequence, count| stock.request(&Need::likely(sequence, false, count), 0, &positions, bounds);
+        let query = query(&[request(7, 1), request(8, 70)]);
         let simple = query.simple_sql.unwrap();
-        assert!(simple.contains("unnest('{7,8}'::oid[], '{64,1}'::int4[])") && !simple.contains('$'), "{simple}");
+        let arrays = "unnest('{7,8}'::oid[], '{1,70}'::int4[], '{63,0}'::int4[], '{NULL,NULL}'::int8[])";
+        assert!(simple.contains(arrays) && !simple.contains('$'), "{simple}");
     }
 
     #[test]
     fn a_reservation_is_read_from_its_rows() {
         let row = |what: &str, value: &str| vec![Some(what.to_owned()), Some(value.to_owned())];
-        let read = read(&[row("session", "me"), row("now", "0102 03 ff"), row("ids 77", "5 6 9")]);
+        let read = read(&[
+            row("session", "me"),
+            row("now", "0102 03 ff"),
+            row("ids 77", "4 1 1000  5 6 9"),
+            row("ids 78", "? -1 0  "),
+            row("ids 79", "4"),
+        ]);
         assert_eq!(read.identity.as_deref(), Some("me"));
         assert_eq!(read.clocks, Some(Clocks { instant: vec![1, 2], local: vec![3], date: vec![255] }));
-        assert_eq!(read.ids, [(77, vec![5, 6, 9])]);
+        let block = |sequence, at, step, room, ids| Block { sequence, at, step, room, ids };
+        assert_eq!(read.blocks, [block(77, Some(4), 1, 1_000, vec![5, 6, 9]), block(78, None, -1, 0, vec![])]);
     }
 }

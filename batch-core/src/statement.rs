@@ -197,8 +197,8 @@ pub(crate) mod testing {
 
     /// An array of one dimension of `int4`.
     pub(crate) fn int4s(values: &[i32]) -> Bind {
-        let numbers = values.iter().map(|&value| value as u32);
-        let bytes = crate::flush::integer_array(oid::INT4, numbers.collect::<Vec<_>>().into_iter());
+        let numbers: Vec<_> = values.iter().map(|&value| Some(i64::from(value))).collect();
+        let bytes = crate::flush::integer_array(oid::INT4, &numbers);
         (BindType { oid: oid::INT4_ARRAY, array_oid: 0 }, Some(bytes))
     }
 

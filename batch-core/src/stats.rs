@@ -30,6 +30,8 @@ pub struct Stats {
     pub rows_discarded: u64,
     /// Ids that this connection reserved from sequences.
     pub ids_reserved: u64,
+    /// Ids that this connection's rows were given of those that any connection had reserved.
+    pub ids_used: u64,
     /// Ids reserved by any connection to the database that no row has, so far: at hand, or thrown away because the
     /// sequence moved on.
     pub ids_unused: u64,
@@ -65,6 +67,8 @@ pub struct GroupStats {
     pub reservations: u64,
     /// Ids that were reserved so.
     pub ids_reserved: u64,
+    /// Ids that rows of groups were given.
+    pub ids_used: u64,
     /// Times that a group was sent again.
     pub retries: u64,
     /// Groups that failed, and whose inserts were then sent on their own, by cause.
@@ -179,6 +183,7 @@ impl std::ops::AddAssign<&Self> for Stats {
             statements_passed,
             rows_discarded,
             ids_reserved,
+            ids_used,
             ids_unused: _,
             catalog_reads,
             inserts_grouped,
@@ -198,6 +203,7 @@ impl std::ops::AddAssign<&Self> for Stats {
         self.statements_passed += statements_passed;
         self.rows_discarded += rows_discarded;
         self.ids_reserved += ids_reserved;
+        self.ids_used += ids_used;
         self.catalog_reads += catalog_reads;
         self.inserts_grouped += inserts_grouped;
     }
@@ -234,6 +240,8 @@ pub enum FlushCause {
     /// Rows had waited for as long as [`BatchOptions::max_age`](crate::BatchOptions::max_age) and the server's timeouts allow, or
     /// more of them might take longer than a statement may.
     Time,
+    /// The transaction's `now()` had to be asked for, and was on the way.
+    Clock,
 }
 
 impl fmt::Display for FlushCause {
@@ -252,6 +260,7 @@ impl fmt::Display for FlushCause {
             Self::Conflict => "an upsert of a row that waits",
             Self::Ids => "rows whose ids Postgres assigns",
             Self::Time => "time",
+            Self::Clock => "a question for now()",
         })
     }
 }
@@ -274,7 +283,7 @@ impl fmt::Display for Stats {
             writeln!(f, "statements that went past rows that waited: {}", self.statements_passed)?;
         }
         writeln!(f, "rows discarded by rollbacks: {}", self.rows_discarded)?;
-        writeln!(f, "ids: {} reserved, {} unused", self.ids_reserved, self.ids_unused)?;
+        writeln!(f, "ids: {} reserved, {} used, {} unused", self.ids_reserved, self.ids_used, self.ids_unused)?;
         write!(f, "catalog reads: {}", self.catalog_reads)?;
         match self.group_commit.inserts {
             0 => Ok(()),

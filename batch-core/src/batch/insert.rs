@@ -30,6 +30,11 @@ enum Decision {
     ReadCatalog,
     /// The row takes its transaction's `now()`, which begins with BEGIN.
     Begin,
+    /// It waits, and goes out at once, as the transaction's time has to be asked for anyway: on the same way.
+    Timed {
+        plan: Arc<Plan>,
+        made: Vec<Made>,
+    },
     Refuse(Error),
     Join(Box<Request>),
 }
@@ -56,6 +61,20 @@ pub(super) struct Made {
     value: MadeValue,
 }
 
+impl Made {
+    fn is_clock(&self) -> bool {
+        matches!(self.value, MadeValue::Clock(_))
+    }
+}
+
+/// Values made for an INSERT, while something else has to be sent first.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// What the catalog said of its table then.
+    table: Arc<Table>,
+    made: Vec<Made>,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum MadeValue {
     /// A reserved id, and its bytes as the column stores them.
@@ -80,13 +99,15 @@ impl Batch {
         &mut self,
         recognised: Arc<Recognised>,
         binds: Binds,
-        mut reserved: bool,
-        mut made: Option<Vec<Made>>,
+        mut reserved: u32,
+        mut made: Option<Kept>,
     ) -> Option<Step> {
         let Kind::Insert(insert) = &recognised.kind else { return None };
         let mut send = false;
         let decision = self.decide(&recognised, insert, &binds, reserved, &mut made);
-        if self.flight.is_some() && !matches!(decision, Decision::Wait(_) | Decision::Refuse(_)) {
+        if self.flight.is_some()
+            && !matches!(decision, Decision::Wait(_) | Decision::Timed { .. } | Decision::Refuse(_))
+        {
             self.offer = Some(Offer::Statement { recognised, binds, send, reserved, made });
             return Some(self.start_landing());
         }
@@ -106,15 +127,21 @@ impl Batch {
                 None
             }
             Decision::Reserve(needs) => {
-                reserved = true;
+                reserved += 1;
                 Some(self.reserve(&needs))
             }
             Decision::Settle => {
                 let likely = self.likely_needs(insert);
-                Some(self.reserve(&likely))
+                Some(self.ask_for_likely(&likely))
             }
             Decision::ReadCatalog => Some(self.read_catalog()),
             Decision::Begin => Some(self.send_begin()),
+            Decision::Timed { plan, made } => {
+                self.stats.inserts_deferred += 1;
+                self.offer = Some(Offer::Timed { plan, binds, made });
+                self.start_flush(FlushCause::Clock);
+                return None;
+            }
             Decision::Join(request) => Some(Step::Join(request)),
             Decision::Refuse(error) => return Some(Step::Refuse(error)),
         };
@@ -127,8 +154,8 @@ impl Batch {
         recognised: &Arc<Recognised>,
         insert: &Insert,
         binds: &Binds,
-        reserved: bool,
-        made: &mut Option<Vec<Made>>,
+        reserved: u32,
+        made: &mut Option<Kept>,
     ) -> Decision {
         if !self.transaction.open {
             return self.decide_outside(recognised, insert, binds);
@@ -212,16 +239,13 @@ impl Batch {
     /// The ids that the table will want if it is the one that the catalog at hand knows: they come on the same way.
     fn likely_needs(&mut self, insert: &Insert) -> Vec<Need> {
         let table = self.session.catalog.as_ref().and_then(|catalog| catalog.table(&insert.table)).cloned();
-        let positions = std::mem::take(&mut self.positions);
-        let mut needs = Vec::new();
-        for sequence in table.iter().flat_map(|table| table.sequences()) {
-            let (sequence, descending) = (sequence.oid, sequence.descending);
-            let need = Need { sequence, descending, count: insert.rows, must_know: false, after_unassigned: false };
-            if self.with_stock(|stock| stock.wants(&need, &positions) && !stock.has_any(&need, &positions)) {
-                needs.push(need);
-            }
-        }
-        self.positions = positions;
+        let bounds = self.id_bounds();
+        let sequences = table.iter().flat_map(|table| table.sequences());
+        let mut needs: Vec<Need> =
+            sequences.map(|sequence| Need::likely(sequence.oid, sequence.descending, insert.rows)).collect();
+        self.with_ids(|stock, positions| {
+            needs.retain(|need| stock.wants(need, positions, bounds) && !stock.has_any(need, positions));
+        });
         needs
     }
 
@@ -237,42 +261,58 @@ impl Batch {
     }
 
     /// Every value may wait: is there room, and is everything known that the answer needs?
-    fn admit(&mut self, execution: &Execution<'_>, reserved: bool, kept: &mut Option<Vec<Made>>) -> Decision {
+    fn admit(&mut self, execution: &Execution<'_>, reserved: u32, kept: &mut Option<Kept>) -> Decision {
         if execution.may_be_too_large() {
             return Decision::Send(Reason::TooLarge);
         }
         if let Some(decision) = self.make_room(execution) {
             return decision;
         }
-        let made = match kept.take().map_or_else(|| self.make(execution, reserved), Ok) {
+        let table = &execution.plan.table;
+        let known = kept.take().filter(|kept| Arc::ptr_eq(&kept.table, table)).map(|kept| kept.made);
+        let made = match known.map_or_else(|| self.make(execution, reserved), Ok) {
             Ok(made) => made,
             Err(decision) => return decision,
         };
+        let keep = |made| Some(Kept { table: Arc::clone(table), made });
         let mut keys = Vec::new();
         match self.keys(execution, &made, &mut keys) {
             Ok(true) => {}
             Ok(false) => {
-                *kept = Some(made);
+                *kept = keep(made);
                 return Decision::Flush(FlushCause::Conflict);
             }
             Err(reason) => return Decision::Send(reason),
         }
         if self.may_be_referred_to(execution, &made) {
-            *kept = Some(made);
+            *kept = keep(made);
             return Decision::Flush(FlushCause::ForeignKey);
         }
-        if self.transaction.begin_is_held && execution.reads_clock() {
-            *kept = Some(made);
+        let lacks_clock = self.transaction.clocks.is_none() && made.iter().any(Made::is_clock);
+        if self.transaction.begin_is_held && execution.reads_clock() && !(lacks_clock && self.begin_travels) {
+            *kept = keep(made);
             return Decision::Begin;
+        }
+        if lacks_clock && self.begin_goes_along() {
+            const TRIES: u32 = 3;
+            if reserved >= TRIES {
+                return Decision::Send(Reason::AnswerUnknown);
+            }
+            *kept = keep(made);
+            return Decision::Reserve(Vec::new());
         }
         if self.pending.is_empty() {
             self.patience.begins_to_wait();
         }
-        let answer = self.push(execution, &made);
+        self.push(execution, &made);
         if !keys.is_empty() {
             let (waiting, _) = self.pending.table_mut(&execution.plan.table, &execution.insert.table_sql);
             keys.iter().for_each(|&key| waiting.add_key(key));
         }
+        if lacks_clock {
+            return Decision::Timed { plan: Arc::clone(execution.plan), made };
+        }
+        let answer = self.returned(execution, &made);
         self.scratch.made = made;
         Decision::Wait(answer)
     }
@@ -344,7 +384,7 @@ impl Batch {
 
     /// Makes the values for columns left to their default that must be known now: reserved ids, in the order of rows
     /// and columns, UUIDs and the transaction's clock.
-    fn make(&mut self, execution: &Execution<'_>, reserved: bool) -> Result<Vec<Made>, Decision> {
+    fn make(&mut self, execution: &Execution<'_>, reserved: u32) -> Result<Vec<Made>, Decision> {
         let plan = execution.plan;
         let mut made = std::mem::take(&mut self.scratch.made);
         made.clear();
@@ -366,7 +406,7 @@ impl Batch {
     fn take_ids(
         &mut self,
         execution: &Execution<'_>,
-        reserved: bool,
+        reserved: u32,
         needs: &mut Vec<Need>,
         ids: &mut Vec<i64>,
     ) -> Result<(), Decision> {
@@ -398,28 +438,23 @@ impl Batch {
                 }),
             }
         }
-        let mut positions = std::mem::take(&mut self.positions);
-        let enough = self.with_stock(|stock| {
-            // Where nobody asks and none are at hand, Postgres assigns the ids at the flush.
-            needs.retain(|need| stock.wants(need, &positions));
-            let in_order = !needs.iter().any(|need| need.after_unassigned);
-            in_order && !lacks_clock && stock.take(needs, &mut positions, ids)
-        });
-        self.positions = positions;
-        if enough {
-            self.used_reserved_ids |= !needs.is_empty();
-            for need in needs.iter() {
-                match self.transaction.taken.iter_mut().find(|taken| taken.sequence == need.sequence) {
-                    Some(taken) => taken.count += need.count,
-                    None => self.transaction.taken.push(*need),
-                }
-            }
-            return Ok(());
-        }
+        let bounds = self.id_bounds();
+        // Where nobody asks and none are at hand, Postgres assigns the ids at the flush.
+        self.with_ids(|stock, positions| needs.retain(|need| stock.wants(need, positions, bounds)));
         if needs.iter().any(|need| need.after_unassigned) {
             return Err(Decision::Flush(FlushCause::Ids));
         }
-        if reserved {
+        if self.with_ids(|stock, positions| stock.take(needs, positions, ids)) {
+            self.used_reserved_ids |= !needs.is_empty();
+            self.took(needs);
+            return Ok(());
+        }
+        // Others may have taken what came.
+        const TRIES: u32 = 3;
+        if reserved > 0 && (reserved >= TRIES || self.transaction.got_no_ids) {
+            return Err(Decision::Send(Reason::NoIds));
+        }
+        if needs.iter().any(|need| self.with_stock(|stock| stock.is_tight(need))) {
             return Err(Decision::Send(Reason::NoIds));
         }
         if lacks_clock && self.transaction.begin_is_held && !self.begin_travels {
@@ -427,14 +462,13 @@ impl Batch {
         }
         // Every sequence is marked, so this must not stop at the first.
         let wanted_before = self.with_stock(|stock| needs.iter().filter(|need| stock.wanted_before(need)).count() > 0);
-        let clock_before = lacks_clock && std::mem::replace(&mut self.transaction.clock_wanted, true);
         for need in needs.iter() {
             if !self.transaction.wanted.iter().any(|known| known.sequence == need.sequence) {
                 self.transaction.wanted.push(*need);
             }
         }
         self.want_below(&plan.table);
-        Err(if wanted_before || clock_before || self.reserving_costs_nothing() {
+        Err(if wanted_before || self.reserving_costs_nothing() {
             Decision::Reserve(needs.clone())
         } else {
             Decision::Send(Reason::FirstUse)
@@ -460,7 +494,7 @@ impl Batch {
         let below = catalog.tables().iter().filter(|table| found[1..].contains(&table.oid));
         for sequence in below.filter(|table| surely_waits(table, &options)).flat_map(|table| table.sequences()) {
             let (sequence, descending) = (sequence.oid, sequence.descending);
-            let need = Need { sequence, descending, count: 1, must_know: false, after_unassigned: false };
+            let need = Need::likely(sequence, descending, 1);
             let is_new = !self.transaction.wanted.iter().any(|known| known.sequence == sequence);
             if is_new && !self.with_stock(|stock| stock.knows(sequence)) {
                 self.transaction.wanted.push(need);
@@ -492,11 +526,10 @@ impl Batch {
         })
     }
 
-    /// Adds the rows to those that wait and makes the answer.
-    fn push(&mut self, execution: &Execution<'_>, made: &[Made]) -> Answer {
+    /// Adds the rows to those that wait.
+    fn push(&mut self, execution: &Execution<'_>, made: &[Made]) {
         let Execution { plan, insert, binds, checked } = *execution;
         let clocks = self.transaction.clocks.as_ref();
-        let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields), insert.rows) };
         let (waiting, hasher) = self.pending.table_mut(&plan.table, &insert.table_sql);
         if waiting.rows == 0 {
             waiting.conflict = insert.conflict.as_ref().map(|conflict| conflict.sql.clone());
@@ -529,14 +562,32 @@ impl Batch {
                     waiting.refer(at, key.filter(|_| foreign_key.is_comparable));
                 }
             }
+        }
+    }
+
+    /// What `RETURNING` would have given for the rows.
+    fn returned(&self, execution: &Execution<'_>, made: &[Made]) -> Answer {
+        let Execution { plan, insert, .. } = *execution;
+        let clocks = self.transaction.clocks.as_ref();
+        let mut answer = Answer { count: insert.rows, rows: Rows::new(Arc::clone(&plan.fields), insert.rows) };
+        for row in 0..insert.rows {
             for &column in &plan.output {
-                match known(column) {
+                match execution.known(row, column, made, clocks) {
                     Known::Bytes(bytes) => answer.rows.push(Some(bytes)),
                     Known::Null | Known::Unknown => answer.rows.push(None),
                 }
             }
         }
         answer
+    }
+
+    /// The answer to an INSERT that has just gone out with the question for the time; `None` where that is still not known.
+    pub(super) fn timed_answer(&self, plan: &Arc<Plan>, binds: &Binds, made: &[Made]) -> Option<Answer> {
+        self.transaction.clocks.as_ref()?;
+        let Kind::Insert(insert) = &plan.recognised.kind else { return None };
+        let mut checked = Vec::new();
+        plan.check(insert, binds, &mut checked).ok()?;
+        Some(self.returned(&Execution { plan, insert, binds, checked: &checked }, made))
     }
 }
 

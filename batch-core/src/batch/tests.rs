@@ -1,7 +1,11 @@
 //! The engine against a server that is not there: it keeps what would reach it, and hands out ids.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::json;
 
 use super::*;
 use crate::catalog::testing::{IDENTITY, TableRow, column, rows, table};
@@ -13,8 +17,8 @@ struct Program {
     catalog: Vec<TextRow>,
     /// The session as the server sees it.
     identity: String,
-    /// The last id of each sequence.
-    sequences: HashMap<u32, i64>,
+    /// The last id of each sequence, for all connections.
+    sequences: Rc<RefCell<HashMap<u32, i64>>>,
     /// What fails when it comes: whatever contains this text.
     broken: Option<&'static str>,
     /// The answer to what was launched.
@@ -39,7 +43,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 impl Program {
     /// A program for which batching is on.
     fn new(tables: impl IntoIterator<Item = TableRow>) -> Self {
-        Self::with(tables, BatchOptions::new())
+        Self::with(tables, BatchOptions::new().first_id_block(64))
     }
 
     fn with(tables: impl IntoIterator<Item = TableRow>, options: BatchOptions) -> Self {
@@ -56,7 +60,7 @@ impl Program {
             batch: Batch::new(&format!("postgres://me@test/{database}")),
             catalog: rows(tables),
             identity: IDENTITY.to_owned(),
-            sequences: HashMap::new(),
+            sequences: Rc::default(),
             broken: None,
             flight: None,
             wire: Vec::new(),
@@ -74,7 +78,7 @@ impl Program {
             batch,
             catalog: self.catalog.clone(),
             identity: self.identity.clone(),
-            sequences: self.sequences.clone(),
+            sequences: Rc::clone(&self.sequences),
             broken: None,
             flight: None,
             wire: Vec::new(),
@@ -148,9 +152,15 @@ impl Program {
                 (format!("BEGIN; {said}"), rows)
             }
             Purpose::Ask => self.reserve(query),
-            Purpose::Flush if query.sql.contains("nextval(wanted") => {
-                let (said, rows) = self.take_ids(query);
-                (format!("{} and{said}", shortened(query.sql.split(" SELECT 'ids").next().unwrap())), rows)
+            Purpose::Flush if query.sql.contains("SELECT 'now'") || query.sql.contains("SELECT 'ids") => {
+                let brings = |what: &str| query.sql.contains(what);
+                let (brings_clock, brings_ids) = (brings("SELECT 'now'"), brings("SELECT 'ids"));
+                let insert = query.sql.split(" SELECT 'now'").next().unwrap().split(" SELECT 'ids").next().unwrap();
+                let (ids, mut rows) = if brings_ids { self.take_ids(query) } else { Default::default() };
+                rows.extend(brings_clock.then(now));
+                let clock = if brings_clock { " and now" } else { "" };
+                let ids = if brings_ids { format!(" and{ids}") } else { ids };
+                (format!("{}{clock}{ids}", shortened(insert)), rows)
             }
             Purpose::Flush | Purpose::Control => (query.sql.clone(), Vec::new()),
         };
@@ -161,33 +171,40 @@ impl Program {
 
     /// Gives the ids that the query asks for.
     fn reserve(&mut self, query: &Query) -> (String, Vec<TextRow>) {
-        let now = "0000000000000001 0000000000000002 00000003";
-        let row = |what: &str, value: &str| vec![Some(what.to_owned()), Some(value.to_owned())];
-        let mut rows = vec![row("session", &self.identity), row("now", now)];
+        let mut rows = vec![vec![Some("session".to_owned()), Some(self.identity.clone())], now()];
         let (said, ids) = self.take_ids(query);
         rows.extend(ids);
         (format!("reserve{said}"), rows)
     }
 
-    /// The ids that the last two parameters ask for.
+    /// The ids that the last four parameters ask for.
     fn take_ids(&mut self, query: &Query) -> (String, Vec<TextRow>) {
-        let last = query.params.len() - 2;
-        let numbers = |at: usize| -> Vec<u32> {
-            let array = query.params[last + at].value.as_deref().unwrap();
-            array
-                .get(20..)
-                .unwrap_or_default()
-                .chunks(8)
-                .map(|c| u32::from_be_bytes(c[4..].try_into().unwrap()))
-                .collect()
+        let first = query.params.len() - 4;
+        let numbers = |at: usize| -> Vec<Option<i64>> {
+            let array = query.params[first + at].value.as_deref().unwrap();
+            let mut rest = array.get(20..).unwrap_or_default();
+            let mut numbers = Vec::new();
+            while let Some((size, after)) = rest.split_at_checked(4) {
+                let size = i32::from_be_bytes(size.try_into().unwrap());
+                let (number, after) = after.split_at(usize::try_from(size).unwrap_or(0));
+                let number = number.iter().fold(0, |number, &byte| number << 8 | i64::from(byte));
+                numbers.push((size > 0).then_some(number));
+                rest = after;
+            }
+            numbers
         };
         let (mut said, mut rows) = (String::new(), Vec::new());
-        for (sequence, count) in numbers(0).into_iter().zip(numbers(1)) {
-            let last = self.sequences.entry(sequence).or_default();
-            let ids: Vec<String> = (1..=i64::from(count)).map(|n| (*last + n).to_string()).collect();
-            *last += i64::from(count);
+        let (needed, ahead, unless_at) = (numbers(1), numbers(2), numbers(3));
+        for (at, sequence) in numbers(0).into_iter().enumerate() {
+            let sequence = u32::try_from(sequence.unwrap()).unwrap();
+            let mut sequences = self.sequences.borrow_mut();
+            let last = sequences.entry(sequence).or_default();
+            let is_enough = unless_at[at] == Some(*last);
+            let count = if is_enough { 0 } else { needed[at].unwrap() + ahead[at].unwrap() };
+            let ids: Vec<String> = (1..=count).map(|n| (*last + n).to_string()).collect();
+            rows.push(vec![Some(format!("ids {sequence}")), Some(format!("{last} 1 1000000 {}", ids.join(" ")))]);
+            *last += count;
             said.push_str(&format!(" {count} of {sequence}"));
-            rows.push(vec![Some(format!("ids {sequence}")), Some(ids.join(" "))]);
         }
         (said, rows)
     }
@@ -221,6 +238,11 @@ impl Program {
     fn flushed_by(&self, cause: FlushCause) -> u64 {
         self.batch.stats().flushes.get(&cause).copied().unwrap_or(0)
     }
+}
+
+/// The row about the transaction's time.
+fn now() -> TextRow {
+    vec![Some("now".to_owned()), Some("0000000000000001 0000000000000002 00000003".to_owned())]
 }
 
 /// `WITH s0 AS (INSERT INTO "a" …), s1 AS (INSERT INTO "b" …) SELECT` → `flush a b`
@@ -336,7 +358,7 @@ mod waiting {
         let mut program = Program::new([users()]);
         program.run("BEGIN");
         assert_eq!(program.user("a"), Sent);
-        program.sequences.insert(1, 1);
+        program.sequences.borrow_mut().insert(1, 1);
         assert_eq!(program.user("b"), id(2));
         assert_eq!(program.user("c"), id(3));
         program.run("COMMIT");
@@ -472,7 +494,7 @@ mod waiting {
         program.user("a");
         program.run("ROLLBACK");
         // What is reserved does not fit into the column.
-        program.sequences.insert(1, i64::from(i32::MAX));
+        program.sequences.borrow_mut().insert(1, i64::from(i32::MAX));
         program.run("TRUNCATE users");
         program.run("BEGIN");
         assert_eq!(program.user("a"), Sent);
@@ -485,16 +507,21 @@ mod waiting {
         let mut program = Program::new([row()]);
         program.run("BEGIN");
         let asked = "INSERT INTO t (c) VALUES ('b') RETURNING at";
-        assert_eq!(program.run(asked), Sent);
         assert_eq!(program.run("INSERT INTO t (c) VALUES ('a')"), waits());
         let now = Seen::Answer(vec![vec![Some(1_i64.to_be_bytes().to_vec())]]);
         assert_eq!(program.run(asked), now);
+        assert_eq!(program.wire(), ["BEGIN", "flush t and now"], "with the rows, whose flush it is");
         assert_eq!(program.run(asked), now);
-        assert_eq!(program.wire(), ["BEGIN", asked, "reserve"]);
+        assert_eq!(program.wire(), Vec::<String>::new());
         // The next transaction has another.
         program.run("COMMIT");
         program.run("BEGIN");
-        assert_eq!(program.run(asked), Sent);
+        assert_eq!(program.run(asked), now);
+        assert_eq!(program.wire(), ["flush t", "COMMIT", "BEGIN", "flush t and now"]);
+        program.broken = Some("now");
+        program.run("COMMIT");
+        program.run("BEGIN");
+        assert_eq!(program.run(asked), Failed, "its own error");
     }
 
     #[test]
@@ -1048,9 +1075,9 @@ mod late_begin {
         let mut program = alone([table("t").column(column("at", "timestamptz").default("now()"))]);
         program.run("BEGIN");
         let insert = "INSERT INTO t VALUES (DEFAULT) RETURNING at";
-        assert_eq!(program.run(insert), Sent);
         assert!(matches!(program.run(insert), Seen::Answer(_)));
-        assert_eq!(program.wire(), ["BEGIN", insert, "reserve"]);
+        let flush = "WITH s0 AS (INSERT INTO t (\"at\") VALUES (DEFAULT)) and now";
+        assert_eq!(program.wire(), ["BEGIN", flush]);
     }
 
     #[test]
@@ -1151,7 +1178,7 @@ mod overlap {
         }
         let mut program = flying();
         assert_eq!(program.user("asks for an id"), id(1));
-        assert_eq!(program.wire(), ["landed", "reserve 64 of 1"]);
+        assert_eq!(program.wire(), ["landed", "reserve 4 of 1"]);
         let mut program = flying();
         assert_eq!(program.flush(), waits());
         assert_eq!(program.wire(), ["landed", "flush notes"]);
@@ -1215,7 +1242,6 @@ mod overlap {
         assert!(!program.batch.is_lost());
         assert_eq!(program.run("COMMIT"), Sent);
         assert_eq!(program.wire(), ["landed", "flush notes", "COMMIT"]);
-        assert_eq!(program.batch.stats().rows_flushed, 4);
     }
 
     #[test]
@@ -1239,11 +1265,12 @@ mod overlap {
 
     #[test]
     fn ids_come_with_it() {
-        let mut program = overlapping(BatchOptions::new().max_rows(20));
+        let mut program = overlapping(BatchOptions::new().max_rows(20).first_id_block(64));
         program.user("first");
         (1..=64).for_each(|n| assert_eq!(program.user("a"), id(n)));
         let flush = "flush users";
-        let with_ids = "flush users and 128 of 1";
+        // Twice what a flush takes, so that the next finds enough.
+        let with_ids = "flush users and 36 of 1";
         assert_eq!(program.wire(), [INSERT_USER, "reserve 64 of 1", flush, "landed", flush, "landed", with_ids]);
         (65..=84).for_each(|n| assert_eq!(program.user("a"), id(n)));
         assert_eq!(program.wire(), ["landed", flush]);
@@ -1306,8 +1333,8 @@ mod reserving_on_the_way {
         }
         assert_eq!(
             program.wire(),
-            ["BEGIN", "flush users and 128 of 1", "COMMIT", "BEGIN", "flush users", "COMMIT"],
-            "3 were left, then 101"
+            ["BEGIN", "flush users and 43 of 1", "COMMIT", "BEGIN", "flush users and 30 of 1", "COMMIT"],
+            "3 were left, then 16: 30 for the next, and some more"
         );
         program.run("BEGIN");
         assert_eq!(program.user("a"), id(92), "ids go on where they were, and none is lost");
@@ -1346,7 +1373,7 @@ mod reserving_on_the_way {
         }
         assert_eq!(program.wire().last().unwrap(), "BEGIN");
         assert!(matches!(program.user("a"), Seen::Answer(_)));
-        assert_eq!(program.wire(), ["reserve 2048 of 1"]);
+        assert_eq!(program.wire(), ["reserve 64 of 1"]);
     }
 
     #[test]
@@ -1557,7 +1584,7 @@ mod sequences {
         program.begin_stocked();
         assert_eq!(program.user("a"), id(2));
         program.run("TRUNCATE users RESTART IDENTITY");
-        program.sequences.insert(1, 0);
+        program.sequences.borrow_mut().insert(1, 0);
         assert_eq!(program.user("b"), id(1));
     }
 
@@ -1571,10 +1598,31 @@ mod sequences {
         another.run("BEGIN");
         // Its insert gets 65, while the other connection's reservation of 1 to 64 is still on its way.
         another.run("INSERT INTO users (name) VALUES (upper('x'))");
-        lock(&another.batch.database.stock).add(1, &[3, 4, 5], &mut Positions::default(), 64);
-        another.sequences.insert(1, 65);
+        let (need, positions) = (Need::likely(1, false, 1), &mut Positions::default());
+        let request = lock(&another.batch.database.stock).request(&need, 0, positions, another.batch.id_bounds());
+        let block = reserve::Block { sequence: 1, at: Some(4), step: 1, room: 1_000, ids: vec![5, 6, 7] };
+        lock(&another.batch.database.stock).arrived(&request, &block, positions);
+        another.sequences.borrow_mut().insert(1, 65);
         assert_eq!(another.user("a"), id(66));
-        assert_eq!(another.wire(), ["BEGIN", "INSERT INTO users (name) VALUES (upper('x'))", "reserve 4 of 1"]);
+        assert_eq!(another.wire(), ["BEGIN", "INSERT INTO users (name) VALUES (upper('x'))", "reserve 1 of 1"]);
+    }
+
+    #[test]
+    fn an_insert_that_might_advance_any_sequence_costs_a_look_and_no_ids() {
+        let seen = table("seen").with("trigger", true).with("inserts", json!(["execute"])).column(column("n", "int4"));
+        let mut one = Program::with([users(), seen], BatchOptions::new());
+        let mut other = one.another();
+        for n in 0..30 {
+            let program = if n % 2 == 0 { &mut one } else { &mut other };
+            program.run("BEGIN");
+            (0..3).for_each(|_| drop(program.user("a")));
+            program.run("INSERT INTO seen (n) VALUES (1)");
+            (0..2).for_each(|_| drop(program.user("b")));
+            program.run("COMMIT");
+        }
+        assert!(one.sequences.borrow()[&1] <= 165, "{:?}", one.sequences);
+        let sent = one.sent_because(Reason::FirstUse) + other.sent_because(Reason::FirstUse);
+        assert!(sent <= 2, "{}", one.batch.stats());
     }
 
     #[test]
@@ -1595,10 +1643,10 @@ mod sequences {
         program.begin_stocked();
         program.user("a");
         program.run("INSERT INTO users (name) VALUES (upper('x'))");
-        program.sequences.insert(1, 65);
+        program.sequences.borrow_mut().insert(1, 65);
         // 3 to 64 would come too late.
         assert_eq!(program.user("b"), id(66));
-        assert_eq!(program.batch.stats().ids_unused as i64, program.sequences[&1] - 66 + 62);
+        assert_eq!(program.batch.stats().ids_unused as i64, program.sequences.borrow()[&1] - 66 + 62);
     }
 }
 
@@ -1875,7 +1923,7 @@ mod telling {
         assert_eq!((stats.inserts_seen, stats.inserts_deferred), (4, 3));
         assert_eq!((stats.flush_statements, stats.rows_flushed), (2, 3));
         assert_eq!((stats.ids_reserved, stats.ids_unused), (64, 62));
-        assert!(stats.to_string().contains("1 sent at once: the first insert that wants ids or now()"), "{stats}");
+        assert!(stats.to_string().contains("1 sent at once: the first insert that wants ids"), "{stats}");
         assert!(stats.to_string().contains("2 by commit"), "{stats}");
     }
 

@@ -223,15 +223,23 @@ impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
                 Some(Fate::Fails(failure)) => return Err(failure),
                 Some(Fate::Runs | Fate::AnswerLate) | None => {}
             }
-            let count = i32::from_be_bytes(query.params[1].value.as_ref().unwrap()[24..28].try_into().unwrap());
-            let ids: Vec<String> = (1..=i64::from(count)).map(|n| (server.next_id + n).to_string()).collect();
-            server.next_id += i64::from(count);
-            (ids, fate)
+            let number = |at: usize| {
+                let array = query.params[at].value.as_ref().unwrap();
+                array
+                    .get(24..)
+                    .filter(|bytes| !bytes.is_empty())
+                    .map_or(-1, |bytes| bytes.iter().fold(0, |number, &byte| number << 8 | i64::from(byte)))
+            };
+            let at = server.next_id;
+            let count = if number(3) == at { 0 } else { number(1) + number(2) };
+            let ids: Vec<String> = (1..=count).map(|n| (at + n).to_string()).collect();
+            server.next_id += count;
+            (format!("{at} 1 1000000 {}", ids.join(" ")), fate)
         };
         if fate == Some(Fate::AnswerLate) {
             time::sleep(40 * ALONE).await;
         }
-        Ok(vec![vec![Some("ids 7".to_owned()), Some(ids.join(" "))]])
+        Ok(vec![vec![Some("ids 7".to_owned()), Some(ids)]])
     }
 
     async fn rows(&mut self, query: &Query, _: &Arc<[Field]>) -> Result<Vec<User>, Failure> {

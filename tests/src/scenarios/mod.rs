@@ -13,6 +13,8 @@ pub mod order;
 pub mod overlap;
 pub mod passing;
 pub mod prepared;
+pub mod sequences;
+pub mod stock;
 pub mod swallowed;
 pub mod timeouts;
 pub mod traps;
@@ -124,6 +126,21 @@ macro_rules! for_each_scenario {
             ids::ids_never_fall_behind_those_that_other_statements_took,
             ids::a_trigger_that_keeps_updated_at_costs_no_ids,
             ids::ids_given_elsewhere_are_not_given_again,
+            stock::small_transactions_use_nearly_all_ids_that_they_take,
+            stock::transactions_of_a_few_rows_use_nearly_all_ids_that_they_take,
+            stock::several_connections_use_nearly_all_ids_that_they_take,
+            stock::a_short_program_takes_few_ids,
+            stock::ids_at_hand_outlive_a_trigger_that_might_have_moved_the_sequence,
+            stock::a_trigger_that_writes_elsewhere_costs_no_ids,
+            sequences::a_sequence_that_is_nearly_over_gives_each_value_that_is_left,
+            sequences::children_whose_ids_are_nearly_over_leave_them_alone,
+            sequences::a_sequence_that_is_set_near_its_end_elsewhere_harms_no_flush,
+            sequences::a_short_sequence_is_not_used_up_by_blocks,
+            sequences::a_role_that_may_not_look_at_a_sequence_takes_what_it_needs,
+            sequences::a_sequence_behind_expressions_gives_ids_in_creation_order,
+            sequences::an_identity_of_a_partition_is_in_creation_order_with_its_roots,
+            sequences::a_group_takes_no_ids_that_its_members_would_not,
+            sequences::inserts_whose_sequence_is_nearly_over_say_so,
             order::rows_of_one_table_are_inserted_in_creation_order,
             order::rows_of_one_table_with_arrays_are_in_creation_order_too,
             order::parents_and_children_go_out_in_one_statement,
