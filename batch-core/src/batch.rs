@@ -24,27 +24,32 @@ mod pass;
 mod patience;
 mod prepared;
 mod reading;
+mod standing;
 
 pub use self::group::Asked;
 pub(crate) use self::insert::random_uuid;
+pub use self::standing::Seat;
 
 use self::insert::{Kept, Made, Plans, Scratch};
 use self::patience::Patience;
 use self::prepared::Prepared;
+use self::standing::Standing;
 use crate::answer::Answer;
 use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
-use crate::database::{Database, lock};
+use crate::database::{self, Database, lock};
 use crate::eligible::{Plan, Reason};
 use crate::error::Error;
 use crate::failure::{AbortedBy, Failure};
 use crate::flush;
 use crate::group::{Pass, Request};
+use crate::identity::Identity;
 use crate::ids::{Need, Positions, Request as IdRequest, Stock};
 use crate::options::{BatchOptions, Nested};
 use crate::pending::{self, Pending};
 use crate::readings::Reading;
 use crate::recognise::{Effects, Kind, Recognised, TableName};
 use crate::reserve::{self, Clocks};
+use crate::site::{self, Site};
 use crate::statement::{Binds, FIRST_OWN_OID, Purpose, Query, TextRow};
 use crate::stats::{Explanation, FlushCause, Stats, TableExplanation};
 use crate::stored;
@@ -73,7 +78,9 @@ pub enum Step {
 /// The batching of one connection.
 #[derive(Debug)]
 pub struct Batch {
+    site: Arc<Site>,
     database: Arc<Database>,
+    standing: Standing,
     login: Arc<str>,
     built_in_types_only: bool,
     holds_begin: bool,
@@ -256,8 +263,8 @@ impl Batch {
     /// The batching of a new connection to the database that `url` leads to. It is off until [`Batch::enable`] is
     /// called on any connection to that database.
     pub fn new(url: &str) -> Self {
-        let (database, login) = Database::at(url);
-        Self::of(database, login)
+        let (site, login) = Site::at(url);
+        Self::of(site, login)
     }
 
     /// What the transactions of one pool have in common, for drivers that hand out another connection for each
@@ -267,8 +274,8 @@ impl Batch {
     /// [`Batch::transaction`] makes the batching of a transaction, which [`Batch::absorb`] takes back at its end;
     /// [`Batch::ran_outside`] is told of every statement outside of transactions.
     pub fn of_pool(url: &str, pool: &str) -> Self {
-        let (database, login) = Database::at(url);
-        Self::of(database, format!("{login} {pool}"))
+        let (site, login) = Site::at(url);
+        Self::of(site, format!("{login} {pool}"))
     }
 
     /// Answers are only given of built-in types, whose oids are the same in every database.
@@ -337,10 +344,11 @@ impl Batch {
         self.transaction.open && !self.transaction.begin_is_held
     }
 
-    /// The batching of a transaction that is about to begin on a connection of the pool.
+    /// The batching of a transaction that is about to begin on a connection of the pool. Which database that leads to it asks,
+    /// unless it is [told](Batch::seated).
     #[must_use]
     pub fn transaction(&self) -> Self {
-        let mut batch = Self::of(Arc::clone(&self.database), Arc::clone(&self.login));
+        let mut batch = Self::of(Arc::clone(&self.site), Arc::clone(&self.login));
         batch.built_in_types_only = self.built_in_types_only;
         batch.holds_begin = self.holds_begin;
         batch.begin_travels = self.begin_travels;
@@ -399,7 +407,7 @@ impl Batch {
 
     /// The schema was changed by statements that the engine was not told of.
     pub fn schema_changed(&mut self) {
-        self.database.invalidate();
+        self.invalidate();
     }
 
     /// The adapter was dropped in the middle of a step (DESIGN.md §2.8): nobody knows how the statement ended that was
@@ -424,10 +432,12 @@ impl Batch {
         self.flush_span = None;
     }
 
-    fn of(database: Arc<Database>, login: impl Into<Arc<str>>) -> Self {
+    fn of(site: Arc<Site>, login: impl Into<Arc<str>>) -> Self {
         Self {
-            options: database.options(),
-            database,
+            options: site.options(),
+            database: site.likely().unwrap_or_default(),
+            site,
+            standing: Standing::Guessed,
             login: login.into(),
             built_in_types_only: false,
             holds_begin: false,
@@ -461,12 +471,12 @@ impl Batch {
 
     /// Whether batching is on: if not, nothing needs to be offered.
     pub fn is_on(&self) -> bool {
-        self.database.is_on()
+        self.site.is_on()
     }
 
     /// What an SQL text is; parsed once.
     pub fn recognise(&self, sql: &str) -> Arc<Recognised> {
-        self.database.recognise(sql)
+        site::recognised(sql)
     }
 
     /// Whether the binds of this statement matter: if not, an offer needs none.
@@ -490,10 +500,11 @@ impl Batch {
 
     /// What batching did on this connection.
     pub fn stats(&self) -> Stats {
-        let stock = lock(&self.database.stock);
+        let likely = self.site.likely().filter(|_| self.is_guessing());
+        let stock = lock(&likely.as_ref().unwrap_or(&self.database).stock);
         Stats {
             ids_unused: stock.len() as u64 + stock.discarded,
-            group_commit: self.database.group_stats(),
+            group_commit: self.site.group_stats(),
             ..self.stats.clone()
         }
     }
@@ -621,6 +632,8 @@ impl Batch {
                 tracing::warn!("ids could not be reserved");
                 self.asked.clear();
                 self.transaction.got_no_ids = true;
+                // Where it does not say who it is, it will not be asked for ever.
+                self.meet(None);
                 return self.advance();
             }
             // What failed before counts.
@@ -700,7 +713,7 @@ impl Batch {
     }
 
     fn begin(&mut self, transaction: Transaction) {
-        let options = self.database.options();
+        let options = self.site.options();
         if !Arc::ptr_eq(&options, &self.options) {
             self.options = options;
             self.plans.forget();
@@ -712,7 +725,7 @@ impl Batch {
     fn transaction_ended(&mut self) {
         self.end_transaction();
         if std::mem::take(&mut self.session.script_changed_schema) {
-            self.database.invalidate();
+            self.invalidate();
         }
     }
 
@@ -737,7 +750,7 @@ impl Batch {
         self.holds_begin
             && !self.transaction.open
             && (self.session.unsettled.is_none() || self.begin_travels)
-            && self.database.options().late_begin
+            && self.site.options().late_begin
             && self.catalog().is_some_and(|catalog| !catalog.fixes_snapshot && !catalog.read_only)
             // In a transaction this timeout does not run.
             && self.timeouts().idle_session.is_none()
@@ -767,7 +780,7 @@ impl Batch {
     pub fn explanation(&self) -> Explanation {
         let Some(catalog) = &self.session.catalog else { return Explanation::default() };
         // Between transactions those count that the next one will go by.
-        let options = if self.transaction.open { Arc::clone(&self.options) } else { self.database.options() };
+        let options = if self.transaction.open { Arc::clone(&self.options) } else { self.site.options() };
         let mut tables: Vec<TableExplanation> =
             catalog.tables().iter().map(|table| self.explain_table(table, &options)).collect();
         tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -854,10 +867,14 @@ impl Batch {
                 }
                 Some(Offer::Enable { refused: Some(error), .. }) => return Step::Refuse(error),
                 Some(Offer::Enable { options, refused: None }) => {
-                    self.database.enable(options);
+                    self.site.enable(options);
                     return Step::Answer(Answer::default());
                 }
                 Some(Offer::Explain) => {
+                    if self.catalog().is_some() && self.is_guessing() && self.transaction.aborted.is_none() {
+                        self.offer = Some(Offer::Explain);
+                        return self.ask_who();
+                    }
                     if self.catalog().is_some() {
                         return Step::Answer(Answer::default());
                     }
@@ -921,7 +938,10 @@ impl Batch {
         match &recognised.kind {
             Kind::Begin { .. } if !self.transaction.open => {
                 // Here a catalog that cannot be read harms nobody.
-                self.session.catalog = self.session.catalog.take().and_then(|c| self.shared_catalog(&c.identity));
+                let max_age = self.site.options().catalog_max_age;
+                let known = self.session.catalog.take();
+                self.session.catalog =
+                    known.and_then(|c| self.shared_catalog(&c.identity).or_else(|| self.database.renewed(c, max_age)));
                 if self.catalog().is_none() && self.is_to_read(false) {
                     // Read once, however soon it is too old again.
                     self.send_later(recognised, true);
@@ -1028,7 +1048,7 @@ impl Batch {
 
     fn note_sent(&mut self, table: &str, reason: Reason) {
         *self.stats.inserts_sent.entry(reason).or_default() += 1;
-        if reason.is_worth_telling() && self.database.is_news(table, reason) {
+        if reason.is_worth_telling() && self.site.is_news(table, reason) {
             tracing::warn!(table, %reason, "inserts into this table are sent one by one");
         }
     }
@@ -1046,7 +1066,7 @@ impl Batch {
     }
 
     fn query_catalog(&mut self) -> Step {
-        self.running = Some(Running::Catalog { epoch: self.database.epoch() });
+        self.running = Some(Running::Catalog { epoch: database::tick() });
         let mut query = catalog::query();
         lock(&self.prepared).note(&mut query);
         Step::Run(query)
@@ -1060,6 +1080,7 @@ impl Batch {
                     reading.came();
                 }
                 let catalog = Arc::new(catalog);
+                self.meet(catalog.server.as_deref().and_then(Identity::read));
                 // What an old snapshot or uncommitted changes show is nobody else's.
                 let is_old = self.is_on_server() && (self.transaction.fixes_snapshot || catalog.fixes_snapshot);
                 self.transaction.catalog_is_its_own |= is_old;
@@ -1082,6 +1103,7 @@ impl Batch {
         if let Some(timeouts) = reservation.timeouts {
             self.timeouts_came(timeouts);
         }
+        self.meet(reservation.server.as_deref().and_then(Identity::read));
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
@@ -1148,7 +1170,7 @@ impl Batch {
             self.session.catalog = None;
             self.session.private_stock.get_or_insert_with(Stock::default);
         } else if effects.schema {
-            self.database.invalidate();
+            self.invalidate();
         }
         if effects.session {
             self.unsettle();
@@ -1212,7 +1234,7 @@ impl Batch {
             self.session.catalog = None;
         }
         if ended.schema_changed {
-            self.database.invalidate();
+            self.invalidate();
         }
         if ended.sequences_changed && !ended.is_committed {
             self.forget_ids();

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::eligible::Reason;
 use crate::error::Error;
+use crate::identity::SERVER_SQL;
 use crate::patience::Timeouts;
 use crate::recognise::{Effects, TableName};
 use crate::statement::{FIRST_OWN_OID, Purpose, Query, TextRow, oid};
@@ -21,7 +22,7 @@ use crate::{defaults, harmless, limits, stored};
 const OLDEST_VERSION: u32 = 130_000;
 
 /// An SQL expression for what decides which table a name means and what the session may do with it.
-pub const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
+pub(crate) const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_user || ' of ' || session_user \
      || ' rls ' || current_setting('row_security') || ' role ' || current_setting('session_replication_role') \
      || ' strings ' || current_setting('standard_conforming_strings') \
      || ' transactions ' || current_setting('default_transaction_isolation') \
@@ -29,7 +30,8 @@ pub const SESSION_SQL: &str = "current_schemas(true)::text || ' as ' || current_
 
 /// The query that reads the catalog. Each row is the kind of thing and the thing as JSON.
 pub(crate) fn query() -> Query {
-    let mut sql = QUERY.replace("{identity}", SESSION_SQL).replace("{sizes}", limits::SQL);
+    let mut sql =
+        QUERY.replace("{identity}", SESSION_SQL).replace("{server}", SERVER_SQL).replace("{sizes}", limits::SQL);
     sql = sql.replace("{timeouts}", Timeouts::SQL);
     for (what, how) in CALLED {
         sql = sql.replace(what, how);
@@ -106,7 +108,8 @@ WITH RECURSIVE dom(top, oid, modifier, not_null) AS (
 )
 SELECT 'session', json_build_object(
     'version', current_setting('server_version_num')::int4, 'product', version(),
-    'encoding', current_setting('server_encoding'), 'identity', {identity}, 'timeouts', {timeouts},
+    'encoding', current_setting('server_encoding'), 'identity', {identity}, 'server', {server},
+    'timeouts', {timeouts},
     'isolation', current_setting('default_transaction_isolation'),
     'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'),
     'read_only', current_setting('default_transaction_read_only')::bool OR pg_is_in_recovery(),
@@ -261,8 +264,10 @@ const CALLED: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub(crate) struct Catalog {
     pub identity: String,
+    /// Who the server is, if it said so.
+    pub server: Option<String>,
     pub read_at: Instant,
-    /// Which invalidation it was read after, see `Database::epoch`.
+    /// After which invalidations it was asked for, see `Database::epoch`.
     pub epoch: u64,
     pub utf8: bool,
     /// DDL calls functions that may do anything.
@@ -473,6 +478,7 @@ impl Catalog {
         }
         Ok(Self {
             identity: session.identity.clone(),
+            server: session.server,
             read_at: Instant::now(),
             epoch,
             utf8: session.encoding == "UTF8",
@@ -560,6 +566,7 @@ struct SessionRow {
     product: String,
     encoding: String,
     identity: String,
+    server: Option<String>,
     isolation: String,
     event_triggers: bool,
     read_only: bool,

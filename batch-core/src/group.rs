@@ -29,12 +29,14 @@ use self::plan::{Key, Plan, Row, push_key, take_key};
 use self::queue::{Again, Entry, Release, Told, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
+use crate::batch::Seat;
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
 use crate::ids::{Losses, Need, Position, Positions};
 use crate::options::{BatchOptions, GroupCommit};
 use crate::reserve;
+use crate::site::Site;
 use crate::statement::{Query, TextRow};
 use crate::stats::{Fallback, GroupStats};
 
@@ -48,6 +50,7 @@ pub struct Request {
 /// What an INSERT asks of a group, beside that it takes its row.
 #[derive(Debug)]
 pub(crate) struct Terms {
+    pub(crate) site: Arc<Site>,
     pub(crate) database: Arc<Database>,
     pub(crate) place: Place,
     pub(crate) plan: Arc<Plan>,
@@ -185,6 +188,16 @@ pub trait Leader: Send {
         false
     }
 
+    /// Whether its connection leads to this database. Only one that [reconnects](Leader::RECONNECTS) may not know.
+    ///
+    /// # Errors
+    ///
+    /// Where the server could not be asked.
+    fn is_at(&mut self, seat: &Seat) -> impl Future<Output = Result<bool, Self::Error>> + Send {
+        let _ = seat;
+        async { Ok(true) }
+    }
+
     /// Runs a question of the engine.
     fn ask(&mut self, query: &Query) -> impl Future<Output = Result<Vec<TextRow>, Self::Error>> + Send;
 
@@ -212,7 +225,7 @@ pub trait Leader: Send {
 ///
 /// If the future is dropped while the INSERT waits, it is not sent; if it is on its way by then, it may be in.
 pub async fn join<M: Member>(member: &mut M, request: Request) -> Joined<M::Row, M::Error> {
-    let groups = request.terms.database.groups::<M::Row, M::Error>();
+    let groups = request.terms.site.groups::<M::Row, M::Error>();
     groups.counters.note(|stats| stats.inserts += 1);
     let pause = {
         let mut line = Line { groups: &groups, ticket: None };
@@ -362,6 +375,20 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         let plan = Arc::clone(self.plan());
         let span = tracing::debug_span!("group", table = %plan.table.full_name(), rows = self.len());
         loop {
+            match leader.is_at(&Seat(Arc::clone(&self.leader.terms.database))).await {
+                Ok(true) => {}
+                // A group is for one database, and goes to no other.
+                Ok(false) if self.is_uncertain => {
+                    let error = L::lost(Error::outcome_unknown(&plan.table.full_name()));
+                    return self.fail_all::<L>(error);
+                }
+                Ok(false) => return self.fall_back(Fallback::Lost),
+                Err(error) if L::failure(&error) == Failure::Lost => match self.after_loss::<L>(error).await {
+                    true => continue,
+                    false => return,
+                },
+                Err(_) => return self.fall_back(Fallback::Error),
+            }
             if let Err(error) = self.reserve(leader).await {
                 match error {
                     // Nothing of the group was sent.

@@ -57,6 +57,7 @@ mod failure;
 mod flush;
 pub mod group;
 mod harmless;
+mod identity;
 mod ids;
 #[cfg(feature = "ingest")]
 pub mod ingest;
@@ -66,16 +67,17 @@ mod options;
 mod patience;
 mod pending;
 mod readings;
+mod recent;
 mod recognise;
 mod reserve;
 mod settings;
+mod site;
 mod statement;
 mod stats;
 mod stored;
 
 pub use answer::{Answer, Field, Rows};
-pub use batch::{Asked, Batch, Step};
-pub use catalog::SESSION_SQL;
+pub use batch::{Asked, Batch, Seat, Step};
 pub use eligible::Reason;
 pub use error::Error;
 pub use failure::Failure;

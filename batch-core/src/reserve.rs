@@ -3,6 +3,7 @@
 
 use crate::catalog::SESSION_SQL;
 use crate::flush::integer_array;
+use crate::identity::SERVER_SQL;
 use crate::ids::Request;
 use crate::patience::Timeouts;
 use crate::statement::{Param, Purpose, Query, TextRow, oid};
@@ -20,6 +21,8 @@ pub(crate) struct Clocks {
 pub(crate) struct Reservation {
     pub identity: Option<String>,
     pub timeouts: Option<Timeouts>,
+    /// Who the server is.
+    pub server: Option<String>,
     pub clocks: Option<Clocks>,
     pub blocks: Vec<Block>,
 }
@@ -36,6 +39,19 @@ pub(crate) struct Block {
     pub ids: Vec<i64>,
 }
 
+/// Asks who the server is and how the session is set up, and nothing else.
+pub(crate) fn who() -> Query {
+    let mut query = Query::new(
+        Purpose::Ask,
+        format!(
+            "SELECT 'session', {SESSION_SQL}\nUNION ALL\nSELECT 'timeouts', {}\nUNION ALL\nSELECT 'server', {SERVER_SQL}",
+            Timeouts::SQL
+        ),
+    );
+    query.simple_sql = Some(query.sql.clone());
+    query
+}
+
 /// Asks for ids, the time and the session's identity. The text is always the same, so that it is prepared once.
 pub(crate) fn query(requests: &[Request]) -> Query {
     let sql = format!(
@@ -43,6 +59,8 @@ pub(crate) fn query(requests: &[Request]) -> Query {
 SELECT 'session', {SESSION_SQL}
 UNION ALL
 SELECT 'timeouts', {}
+UNION ALL
+SELECT 'server', {SERVER_SQL}
 UNION ALL
 SELECT {CLOCK_SQL}
 UNION ALL
@@ -135,6 +153,7 @@ pub(crate) fn read(rows: &[TextRow]) -> Reservation {
         match what.as_str() {
             "session" => reservation.identity = Some(value.clone()),
             "timeouts" => reservation.timeouts = Timeouts::read(value),
+            "server" => reservation.server = Some(value.clone()),
             "now" => reservation.clocks = clocks(value),
             _ => reservation.blocks.extend(what.strip_prefix("ids ").and_then(|oid| block(oid, value))),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use batch_core::drive::drive;
 use batch_core::group::{self, Joined, Pass, Shutdown};
-use batch_core::{Asked, Batch, BatchOptions, Explanation, Recognised, Stats};
+use batch_core::{Asked, Batch, BatchOptions, Explanation, Recognised, Stats, Step};
 use futures_util::Stream;
 use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgRow};
@@ -23,6 +23,7 @@ use crate::error::{self, Called, Failure};
 use crate::group::Caller;
 use crate::line::Line;
 use crate::row::Mirror;
+use crate::seats::Seats;
 use crate::transaction::{self, DatabaseTransaction};
 
 /// A stream of rows.
@@ -47,6 +48,7 @@ pub struct DatabaseConnection {
 #[derive(Debug)]
 pub(crate) struct Shared {
     home: Mutex<Batch>,
+    pub(crate) seats: Seats,
     mirrors: Mutex<Vec<Mirror>>,
     /// Somebody reads the catalog for statements outside of transactions.
     reads_catalog: AtomicBool,
@@ -56,6 +58,10 @@ impl Shared {
     /// The batching that transactions begin with.
     pub(crate) fn home(&self) -> MutexGuard<'_, Batch> {
         lock(&self.home)
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.home().is_on()
     }
 
     /// What makes answers, for as long as a transaction needs it.
@@ -100,8 +106,12 @@ impl TryFrom<sea_orm::DatabaseConnection> for DatabaseConnection {
             _ => return Err(error::not_postgres(&format!("a {:?}", inner.inner))),
         };
         let home = home(&pool.connect_options());
-        let shared =
-            Shared { home: Mutex::new(home), mirrors: Mutex::new(Vec::new()), reads_catalog: AtomicBool::new(false) };
+        let shared = Shared {
+            home: Mutex::new(home),
+            seats: Seats::default(),
+            mirrors: Mutex::default(),
+            reads_catalog: AtomicBool::new(false),
+        };
         Ok(Self { inner, metric: None, shared: Arc::new(shared) })
     }
 }
@@ -147,9 +157,7 @@ impl DatabaseConnection {
     ///
     /// Where no connection can be had or the catalog cannot be read.
     pub async fn explain(&self) -> Result<Explanation, DbErr> {
-        let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
-        let mut batch = self.shared.home().transaction();
-        drive(&mut Line::Here(conn), &mut batch, Batch::explain).await.map_err(|e| error::Called::Query.error(e))?;
+        let batch = self.drive(Batch::explain).await?;
         Ok(batch.explanation())
     }
 
@@ -159,15 +167,23 @@ impl DatabaseConnection {
     ///
     /// See [`crate::enable_batch_inserts`].
     pub async fn enable_batch_inserts_with(&self, options: BatchOptions) -> Result<(), DbErr> {
-        let conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
         // The first one now, so that a machine that does not allow it says so at start-up.
         let mirror = self.shared.mirror().await.map_err(error::acquire)?;
         self.shared.put_back(mirror);
-        let mut batch = self.shared.home().transaction();
-        let outcome = drive(&mut Line::Here(conn), &mut batch, |batch| batch.enable(options)).await;
-        outcome.map(drop).map_err(|e| error::Called::Query.error(e))?;
+        let batch = self.drive(|batch| batch.enable(options)).await?;
         self.shared.home().absorb(&batch);
         Ok(())
+    }
+
+    /// Has the engine do something on a connection of the pool, outside of transactions.
+    async fn drive(&self, begin: impl FnOnce(&mut Batch) -> Step) -> Result<Batch, DbErr> {
+        let mut conn = self.get_postgres_connection_pool().acquire().await.map_err(error::acquire)?;
+        let asked = self.shared.seats.of(&mut conn).await;
+        let (mark, seat) = asked.map_err(|error| Called::Query.error(error.into()))?;
+        let mut batch = self.shared.home().transaction().seated(seat);
+        drive(&mut Line::Here(conn), &mut batch, begin).await.map_err(|error| Called::Query.error(error))?;
+        self.shared.seats.learn(mark.as_ref(), &batch);
+        Ok(batch)
     }
 
     /// Takes no more inserts into groups, on any connection of this process to the database, and waits until those that are
@@ -301,19 +317,22 @@ impl DatabaseConnection {
                 return Ok(Ran::Not(outside));
             }
         };
-        let result = match group::join(&mut Caller(self.get_postgres_connection_pool()), request).await {
-            Joined::Alone(pass) => {
-                outside.recognised = Some(recognised);
-                outside.pass = Some(pass);
-                return Ok(Ran::Not(outside));
-            }
-            Joined::Row { row, id } => {
-                self.shared.home().gave(id);
-                Ok(Ran::InGroup(row))
-            }
-            Joined::Refused(error) => Err(Failure::Refused(error.to_string())),
-            Joined::Failed(failure) => Err(failure),
-        };
+        let result =
+            match group::join(&mut Caller { pool: self.get_postgres_connection_pool(), shared: &self.shared }, request)
+                .await
+            {
+                Joined::Alone(pass) => {
+                    outside.recognised = Some(recognised);
+                    outside.pass = Some(pass);
+                    return Ok(Ran::Not(outside));
+                }
+                Joined::Row { row, id } => {
+                    self.shared.home().gave(id);
+                    Ok(Ran::InGroup(row))
+                }
+                Joined::Refused(error) => Err(Failure::Refused(error.to_string())),
+                Joined::Failed(failure) => Err(failure),
+            };
         if let Some(callback) = &self.metric {
             callback(&sea_orm::metric::Info { elapsed: start.elapsed(), statement: stmt, failed: result.is_err() });
         }

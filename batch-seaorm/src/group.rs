@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batch_core::group::{Failure as Kind, Group, Leader, Member};
-use batch_core::{Field, Query, TextRow};
+use batch_core::{Batch, Field, Query, Seat, TextRow};
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::postgres::{PgPool, PgRow};
 use sea_orm::sqlx::{self, Postgres, Row};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time;
 
+use crate::connection::Shared;
 use crate::error::Failure;
 use crate::run;
 
 /// Whoever issues an INSERT on the pool. It has no connection while it waits: only a leader takes one.
-pub(crate) struct Caller<'a>(pub(crate) &'a PgPool);
+pub(crate) struct Caller<'a> {
+    pub(crate) pool: &'a PgPool,
+    pub(crate) shared: &'a Arc<Shared>,
+}
 
 impl Member for Caller<'_> {
     type Row = PgRow;
@@ -30,7 +34,8 @@ impl Member for Caller<'_> {
         let runtime = Handle::try_current();
         // A runtime of one thread runs tasks only while somebody waits for it.
         let has_threads = runtime.as_ref().is_ok_and(|r| r.runtime_flavor() == RuntimeFlavor::MultiThread);
-        let mut connection = Connection { pool: self.0.clone(), conn: None, goes_on: has_threads };
+        let (pool, shared) = (self.pool.clone(), Arc::clone(self.shared));
+        let mut connection = Connection { pool, shared, conn: None, goes_on: has_threads };
         let Ok(runtime) = runtime else { return group.send(&mut connection).await };
         // By a task, so that it goes on if this caller is dropped.
         let task = runtime.spawn(async move { group.send(&mut connection).await });
@@ -44,6 +49,7 @@ impl Member for Caller<'_> {
 /// A connection of the pool, taken when it is needed.
 struct Connection {
     pool: PgPool,
+    shared: Arc<Shared>,
     conn: Option<PoolConnection<Postgres>>,
     /// From one group to the next: that saves the pool's check of a connection, which is a round trip.
     goes_on: bool,
@@ -77,6 +83,24 @@ impl Leader for Connection {
     fn goes_on(&self) -> bool {
         let is_wanted = self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections();
         self.goes_on && self.conn.is_some() && !is_wanted && !self.pool.is_closed()
+    }
+
+    async fn is_at(&mut self, seat: &Seat) -> Result<bool, Failure> {
+        let shared = Arc::clone(&self.shared);
+        self.with(async |conn| {
+            let (mark, known) = shared.seats.of(conn).await?;
+            if let Some(known) = known {
+                return Ok(known == *seat);
+            }
+            let said = run::run(conn, &Batch::who()).await?;
+            let told = shared.home().told(&said);
+            let is_it = told == *seat;
+            if let Some(mark) = mark {
+                shared.seats.note(&mark, told);
+            }
+            Ok(is_it)
+        })
+        .await
     }
 
     async fn ask(&mut self, query: &Query) -> Result<Vec<TextRow>, Failure> {

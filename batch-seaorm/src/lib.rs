@@ -57,6 +57,7 @@ mod line;
 mod row;
 mod run;
 mod schema;
+mod seats;
 mod stream;
 mod transaction;
 

@@ -25,6 +25,7 @@ use crate::error::{Called, Failure};
 use crate::line::Line;
 use crate::row::Mirror;
 use crate::run;
+use crate::seats::Mark;
 use crate::stream::Measured;
 
 /// An open transaction whose INSERTs wait: a drop-in for [`sea_orm::DatabaseTransaction`]. Dropped, it is rolled back.
@@ -42,6 +43,8 @@ pub struct DatabaseTransaction {
 /// sqlx has no part in the transaction: it would send BEGIN when it begins, and by itself.
 struct Session {
     line: Line,
+    /// Tells its connection from others of the pool.
+    mark: Option<Mark>,
     /// BEGIN was sent while batching was off.
     begun: bool,
     /// Where a transaction that is dropped is rolled back.
@@ -128,6 +131,7 @@ impl Session {
         if matches!(line, Line::Ended) {
             return;
         }
+        self.shared.seats.learn(self.mark.as_ref(), &self.batch);
         let is_on_server = self.is_on_server();
         self.batch.abandoned();
         self.runtime.spawn(async move {
@@ -193,7 +197,10 @@ impl Session {
         // A COMMIT that fails leaves no transaction open, even if the engine refused it.
         let result = self.control(if commit { "COMMIT" } else { "ROLLBACK" }).await;
         match result {
-            Ok(()) => self.line = Line::Ended,
+            Ok(()) => {
+                self.shared.seats.learn(self.mark.as_ref(), &self.batch);
+                self.line = Line::Ended;
+            }
             Err(_) => self.end(),
         }
         result
@@ -236,15 +243,22 @@ fn query<'q>(stmt: &'q Statement) -> sqlx::query::Query<'q, Postgres, SqlxValues
 
 impl DatabaseTransaction {
     pub(crate) async fn begin(
-        conn: PoolConnection<Postgres>,
+        mut conn: PoolConnection<Postgres>,
         shared: &Arc<Shared>,
         metric: Option<Metric>,
         isolation_level: Option<IsolationLevel>,
         access_mode: Option<AccessMode>,
     ) -> Result<Self, DbErr> {
-        let batch = shared.home().transaction();
+        let mut known = (None, None);
+        if shared.is_on() {
+            let asked = shared.seats.of(&mut conn).await;
+            known = asked.map_err(|error| Called::Query.error(error.into()))?;
+        }
+        let (mark, seat) = known;
+        let batch = shared.home().transaction().seated(seat);
         let mut session = Session {
             line: Line::Here(conn),
+            mark,
             begun: false,
             runtime: Handle::current(),
             batch,

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use postgres::{Client, NoTls};
+use postgres::{Client, NoTls, SimpleQueryMessage};
 use url::Url;
 
 use crate::Error;
@@ -47,6 +47,29 @@ pub(crate) fn with_client<T: Send>(
         let mut client = connect(url)?;
         work(&mut client).map_err(|error| Error::because("Postgres says", &error))
     })
+}
+
+/// Runs one statement or several, over a connection of its own.
+#[track_caller]
+pub(crate) fn execute(url: &str, sql: &str) {
+    if let Err(error) = with_client(url, |client| client.batch_execute(sql)) {
+        panic!("{error}\n{sql}");
+    }
+}
+
+/// The rows of a query, each value as text, over a connection of its own.
+#[track_caller]
+pub(crate) fn rows(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
+    let messages = match with_client(url, |client| client.simple_query(sql)) {
+        Ok(messages) => messages,
+        Err(error) => panic!("{error}\n{sql}"),
+    };
+
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect()
 }
 
 /// The URL without its password.

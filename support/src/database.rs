@@ -1,8 +1,6 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::thread::{self, Scope};
 
-use postgres::SimpleQueryMessage;
-
 use crate::server::{Embedded, Server};
 use crate::{Error, admin};
 
@@ -55,9 +53,7 @@ impl Database {
     /// With the server's error.
     #[track_caller]
     pub fn execute(&self, sql: &str) {
-        if let Err(error) = admin::with_client(&self.url, |client| client.batch_execute(sql)) {
-            panic!("{error}\n{sql}");
-        }
+        admin::execute(&self.url, sql);
     }
 
     /// The rows of a query, each value as text, over a connection of its own.
@@ -67,16 +63,7 @@ impl Database {
     /// With the server's error.
     #[track_caller]
     pub fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let messages = match admin::with_client(&self.url, |client| client.simple_query(sql)) {
-            Ok(messages) => messages,
-            Err(error) => panic!("{error}\n{sql}"),
-        };
-
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        rows.map(|row| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect()
+        admin::rows(&self.url, sql)
     }
 
     /// [`thread::scope`] for threads that use this database. If `work` panics, every session is ended: a thread that waits for

@@ -39,4 +39,4 @@ pub use database::Database;
 pub use error::Error;
 pub use memory::peak_memory;
 pub use proxy::{Proxy, Wire};
-pub use server::Server;
+pub use server::{Cluster, Server};

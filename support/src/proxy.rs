@@ -42,7 +42,7 @@ pub struct Wire {
 
 #[derive(Debug)]
 struct Shared {
-    server: SocketAddr,
+    server: Mutex<SocketAddr>,
     one_way: Duration,
     ledger: Mutex<Ledger>,
     links: Mutex<Vec<Arc<Link>>>,
@@ -74,7 +74,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(trouble)?;
         let address = listener.local_addr().map_err(trouble)?;
         let shared = Arc::new(Shared {
-            server,
+            server: Mutex::new(server),
             one_way: round_trip / 2,
             ledger: Mutex::default(),
             links: Mutex::default(),
@@ -118,6 +118,16 @@ impl Proxy {
         lock(&self.shared.ledger).trace.clone()
     }
 
+    /// Moves to another server, as a name does whose address changes: connections that are made from now on lead there.
+    ///
+    /// # Panics
+    ///
+    /// If the URL does not lead to a host and a port.
+    #[track_caller]
+    pub fn move_to(&self, url: &str) {
+        *lock(&self.shared.server) = address_of(url).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Closes all connections, without a word to either side. New ones are let in.
     pub fn cut(&self) {
         for link in lock(&self.shared.links).drain(..) {
@@ -148,7 +158,7 @@ impl Shared {
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
         let Some((start, rest)) = decline_encryption(&mut client)? else { return Ok(()) };
-        let server = TcpStream::connect(self.server)?;
+        let server = TcpStream::connect(*lock(&self.server))?;
         server.set_nodelay(true)?;
         let (mut client_in, mut client_out) = (client.try_clone()?, client.try_clone()?);
         let (mut server_in, mut server_out) = (server.try_clone()?, server.try_clone()?);

@@ -11,6 +11,7 @@ mod runs;
 mod settings;
 mod url;
 
+pub use cluster::Cluster;
 pub(crate) use embedded::Embedded;
 use lifeline::Lifeline;
 use runs::Run;

@@ -8,6 +8,7 @@ mod diesel_own;
 mod differential;
 mod ingest;
 mod seaorm_own;
+mod servers;
 mod storage;
 
 macro_rules! with_diesel {

@@ -40,7 +40,7 @@ impl Batch {
 
     /// Whether single-row INSERTs outside of transactions are committed in groups.
     pub fn groups_commits(&self) -> bool {
-        self.is_on() && self.database.options().group_commit.is_some()
+        self.is_on() && self.site.options().group_commit.is_some()
     }
 
     pub(super) fn may_join(&self) -> bool {
@@ -72,14 +72,15 @@ impl Batch {
         binds: &Binds,
     ) -> Result<Request, Refusal> {
         let send = |reason| Err(Refusal::Send(reason));
-        let all_options = self.database.options();
+        self.guess();
+        let all_options = self.site.options();
         let Some(options) = all_options.group_commit else { return send(Reason::NotInTransaction) };
         if insert.rows != 1 {
             return send(Reason::NotInTransaction);
         }
         // The catalog that all connections share, so that their inserts meet; or the one that was read for this insert.
         let just_now = |read: &&Arc<crate::catalog::Catalog>| {
-            read.epoch == self.database.epoch() && read.read_at.elapsed() < Duration::from_secs(1)
+            read.epoch >= self.database.epoch() && read.read_at.elapsed() < Duration::from_secs(1)
         };
         let known = self.catalog_of_login();
         let Some(catalog) = known.or_else(|| self.session.catalog.as_ref().filter(just_now).cloned()) else {
@@ -93,7 +94,7 @@ impl Batch {
         }
         let Some(table) = catalog.table(&insert.table) else { return send(Reason::Unknown) };
         let make = || Plan::make(insert, table, &catalog, &binds.types, &all_options);
-        let plan = match self.database.group_plan(recognised, &binds.types, &catalog, make) {
+        let plan = match self.site.group_plan(recognised, &binds.types, &catalog, make) {
             Ok(plan) => plan,
             Err(reason) => return send(reason),
         };
@@ -104,8 +105,8 @@ impl Batch {
         };
         let place =
             Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
-        let database = Arc::clone(&self.database);
-        Ok(Request { row, terms: Terms { database, place, plan, position, losses, all_options, options } })
+        let (site, database) = (Arc::clone(&self.site), Arc::clone(&self.database));
+        Ok(Request { row, terms: Terms { site, database, place, plan, position, losses, all_options, options } })
     }
 
     /// What became of the INSERT of the last [`Step::Join`]. `keep` makes a failure of the adapter's error.
@@ -163,7 +164,7 @@ impl Batch {
         E: Send + 'static,
         T: Future<Output = ()>,
     {
-        let groups = self.database.groups::<R, E>();
+        let groups = self.site.groups::<R, E>();
         async move { group::shutdown(&groups, time_is_up).await }
     }
 }

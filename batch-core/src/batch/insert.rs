@@ -28,6 +28,8 @@ enum Decision {
     /// Ask whether the session's settings are still the same.
     Settle,
     ReadCatalog,
+    /// Ask who the server is.
+    AskWho,
     /// The row takes its transaction's `now()`, which begins with BEGIN.
     Begin,
     /// It waits, and goes out at once, as the transaction's time has to be asked for anyway: on the same way.
@@ -135,6 +137,7 @@ impl Batch {
                 Some(self.ask_for_likely(&likely))
             }
             Decision::ReadCatalog => Some(self.read_catalog()),
+            Decision::AskWho => Some(self.ask_who()),
             Decision::Begin => Some(self.send_begin()),
             Decision::Timed { plan, made } => {
                 self.stats.inserts_deferred += 1;
@@ -176,6 +179,10 @@ impl Batch {
             return Decision::ReadCatalog;
         }
         let Some(catalog) = self.session.catalog.clone() else { return Decision::Send(Reason::CatalogUnreadable) };
+        // On a new connection this takes the place of the round trip that prepares the INSERT.
+        if self.is_guessing() {
+            return Decision::AskWho;
+        }
         let costs_nothing = self.begin_goes_along();
         if let Some(inserts) = &mut self.session.unsettled {
             *inserts += 1;
@@ -226,6 +233,9 @@ impl Batch {
         }
         if self.session.was_unsettled || self.session.values_differ || self.session.is_tangled {
             return Decision::Send(Reason::Settings);
+        }
+        if self.is_guessing() && self.catalog().is_some() {
+            return Decision::AskWho;
         }
         match self.request(recognised, insert, binds) {
             Ok(request) => Decision::Join(Box::new(request)),

@@ -22,7 +22,7 @@ impl Batch {
 
     /// The catalog that all sessions of this kind share, if it is fresh, or others see to that.
     pub(super) fn shared_catalog(&self, identity: &str) -> Option<Arc<Catalog>> {
-        let max_age = self.database.options().catalog_max_age;
+        let max_age = self.site.options().catalog_max_age;
         self.database.catalog(identity, max_age).or_else(|| {
             let is_excused = self.database.readings.excuse_age(identity);
             is_excused.then(|| self.database.catalog(identity, readings::longest_age(max_age))).flatten()
@@ -36,9 +36,10 @@ impl Batch {
 
     /// The catalog for this session, if it is at hand and fresh.
     pub(super) fn catalog(&mut self) -> Option<Arc<Catalog>> {
+        self.guess();
         let is_private = self.transaction.schema_changed;
         if let Some(catalog) = &self.session.catalog
-            && (is_private || catalog.epoch == self.database.epoch())
+            && (is_private || catalog.epoch >= self.database.epoch())
         {
             return Some(Arc::clone(catalog));
         }
@@ -56,7 +57,7 @@ impl Batch {
             return true;
         }
         let key = self.reading_key();
-        let max_age = self.database.options().catalog_max_age;
+        let max_age = self.site.options().catalog_max_age;
         let is_private = newer || self.transaction.schema_changed;
         let turn = self.database.readings.ask(&key, |may_be_old| {
             let max_age = if may_be_old { readings::longest_age(max_age) } else { max_age };
@@ -162,7 +163,7 @@ impl Batch {
         };
         self.apply(effects);
         let Some((from, statements)) = assigned.filter(|(_, statements)| statements.len() <= LONGEST) else { return };
-        match self.database.outcome(&from, &statements) {
+        match self.database.outcome(&from, &statements, self.site.options().catalog_max_age) {
             Some(identity) => {
                 self.session.unsettled = None;
                 self.session.catalog = self.shared_catalog(&identity);

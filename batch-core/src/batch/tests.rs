@@ -69,11 +69,8 @@ impl Program {
 
     /// Another connection to the same database.
     fn another(&self) -> Self {
-        let database = self.batch.database.clone();
-        let mut batch = Batch::new("postgres://me@test/other");
-        batch.options = database.options();
-        batch.login = self.batch.login.clone();
-        batch.database = database;
+        let mut batch = Batch::of(Arc::clone(&self.batch.site), Arc::clone(&self.batch.login));
+        batch = batch.seated(Some(Seat(Arc::clone(&self.batch.database))));
         Self {
             batch,
             catalog: self.catalog.clone(),
@@ -847,7 +844,7 @@ mod late_begin {
 
     fn holding(tables: impl IntoIterator<Item = TableRow>) -> Program {
         let mut program = Program::new(tables);
-        program.batch = program.batch.transaction().holds_begin().begin_travels();
+        program.batch = program.batch.transaction().seated(program.batch.seat()).holds_begin().begin_travels();
         program
     }
 
@@ -906,7 +903,7 @@ mod late_begin {
     #[test]
     fn a_flush_of_several_statements_needs_a_transaction() {
         let mut program = holding([notes()]);
-        program.batch.database.enable(BatchOptions::new().max_rows(2));
+        program.batch.site.enable(BatchOptions::new().max_rows(2));
         program.run("BEGIN");
         for _ in 0..3 {
             program.run_with(NOTE, [text("a")]);
@@ -1008,7 +1005,7 @@ mod late_begin {
             program.run("COMMIT");
         }
         let mut program = holding([notes()]);
-        program.batch.database.enable(BatchOptions::new().late_begin(false));
+        program.batch.site.enable(BatchOptions::new().late_begin(false));
         assert_eq!(program.run("BEGIN"), Sent);
     }
 
@@ -1026,7 +1023,7 @@ mod late_begin {
     /// On a driver whose BEGIN goes alone.
     fn alone(tables: impl IntoIterator<Item = TableRow>) -> Program {
         let mut program = Program::new(tables);
-        program.batch = program.batch.transaction().holds_begin();
+        program.batch = program.batch.transaction().seated(program.batch.seat()).holds_begin();
         program
     }
 
@@ -1083,7 +1080,7 @@ mod late_begin {
     #[test]
     fn held_savepoints_go_with_their_transaction() {
         let mut program = holding([notes()]);
-        program.batch.database.enable(BatchOptions::new().nested(Nested::Merge));
+        program.batch.site.enable(BatchOptions::new().nested(Nested::Merge));
         program.run("BEGIN");
         for statement in ["SAVEPOINT s", NOTE, "RELEASE s"] {
             assert_eq!(program.run_with(statement, [text("a")]), waits());
@@ -1113,7 +1110,7 @@ mod overlap {
 
     fn overlapping(options: BatchOptions) -> Program {
         let mut program = Program::with([notes(), users()], options);
-        program.batch = program.batch.transaction().overlaps();
+        program.batch = program.batch.transaction().seated(program.batch.seat()).overlaps();
         program.run("BEGIN");
         program.wire();
         program
@@ -1966,12 +1963,17 @@ mod pools {
 
     const INSERT: &str = "INSERT INTO notes (body) VALUES ('a')";
 
+    /// A transaction on the connection that led to the pool's database last.
+    fn transaction(pool: &Batch) -> Batch {
+        pool.transaction().seated(pool.site.likely().map(Seat))
+    }
+
     /// A pool whose batching is on, and a program in its first transaction.
     fn pool() -> (Batch, Program) {
         let mut program = Program::off([users(), notes()]);
         let database = DATABASES.fetch_add(1, Ordering::Relaxed);
         let pool = Batch::of_pool(&format!("postgres://me@test/{database}"), "pool 1").built_in_types_only();
-        program.batch = pool.transaction();
+        program.batch = transaction(&pool);
         let step = program.batch.enable(BatchOptions::new());
         program.drive(step, "");
         program.wire();
@@ -1987,7 +1989,7 @@ mod pools {
     fn each_transaction_goes_by_the_pools_catalog_and_gives_its_counters_back() {
         let (mut pool, mut program) = pool();
         for _ in 0..2 {
-            program.batch = pool.transaction();
+            program.batch = transaction(&pool);
             program.run("BEGIN");
             assert_eq!(program.run(INSERT), waits());
             program.run("COMMIT");
@@ -2002,7 +2004,7 @@ mod pools {
         let (mut pool, mut program) = pool();
         ran(&mut pool, "SET search_path = other");
         for _ in 0..2 {
-            program.batch = pool.transaction();
+            program.batch = transaction(&pool);
             program.run("BEGIN");
             assert_eq!(program.run(INSERT), Sent);
             assert_eq!(program.run(INSERT), waits());
@@ -2016,14 +2018,14 @@ mod pools {
     fn a_setting_that_ends_with_its_transaction_is_not() {
         let (mut pool, mut program) = pool();
         for setting in ["SET LOCAL a.b = 'c'", "SELECT set_config('a.b', 'c', true)", "SELECT 1"] {
-            program.batch = pool.transaction();
+            program.batch = transaction(&pool);
             program.run("BEGIN");
             program.run(setting);
             program.run("COMMIT");
             pool.absorb(&program.batch);
             ran(&mut pool, "SELECT 2");
         }
-        program.batch = pool.transaction();
+        program.batch = transaction(&pool);
         program.run("BEGIN");
         assert_eq!(program.run(INSERT), waits());
     }
@@ -2031,22 +2033,22 @@ mod pools {
     #[test]
     fn an_insert_outside_makes_stock_stale_and_counts() {
         let (mut pool, mut program) = pool();
-        program.batch = pool.transaction();
+        program.batch = transaction(&pool);
         program.begin_stocked();
         program.run("COMMIT");
         pool.absorb(&program.batch);
-        assert!(lock(&pool.database.stock).len() > 0);
+        assert!(lock(&pool.site.likely().unwrap().stock).len() > 0);
         ran(&mut pool, "INSERT INTO notes (body) VALUES ('a')");
-        assert!(lock(&pool.database.stock).len() > 0, "notes have no ids");
+        assert!(lock(&pool.site.likely().unwrap().stock).len() > 0, "notes have no ids");
         ran(&mut pool, INSERT_USER);
-        assert_eq!(lock(&pool.database.stock).len(), 0);
+        assert_eq!(lock(&pool.site.likely().unwrap().stock).len(), 0);
         assert_eq!(pool.stats().inserts_sent[&Reason::NotInTransaction], 2);
     }
 
     #[test]
     fn a_cancelled_flush_leaves_only_the_rollback() {
         let (pool, mut program) = pool();
-        program.batch = pool.transaction();
+        program.batch = transaction(&pool);
         program.run("BEGIN");
         program.run(INSERT);
         assert!(matches!(program.batch.flush(), Step::Run(_)));
@@ -2064,7 +2066,7 @@ mod pools {
     #[test]
     fn after_a_cancelled_statement_of_the_program_nothing_waits_in_its_transaction() {
         let (pool, mut program) = pool();
-        program.batch = pool.transaction();
+        program.batch = transaction(&pool);
         program.run("BEGIN");
         let select = program.batch.recognise("SELECT 1");
         assert!(matches!(program.batch.offer(select, Binds::default()), Step::Send));
@@ -2083,7 +2085,7 @@ mod pools {
         program.run("BEGIN");
         assert!(matches!(program.run(&format!("{insert} c")), Seen::Answer(_)));
         program.run("COMMIT");
-        program.batch = program.batch.transaction().built_in_types_only();
+        program.batch = program.batch.transaction().seated(program.batch.seat()).built_in_types_only();
         program.run("BEGIN");
         assert_eq!(program.run(&format!("{insert} c")), Sent);
         assert!(matches!(program.run(&format!("{insert} c::text")), Seen::Answer(_)));

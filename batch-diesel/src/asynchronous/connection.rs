@@ -19,14 +19,15 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
+use super::AsyncTransactionBuilder;
 use super::flight::Flight;
 use super::group::Led;
 use super::instrumentation::Shared;
-use super::run::{Inner, Wire};
+use super::run::{self, Inner, Wire};
 use super::stream::{InnerRow, RowStream, Unread};
 use super::transaction::flush_failed;
 use super::types::{TypeName, Types};
-use super::{AsyncCallback, AsyncTransactionBuilder, identity};
+use super::{AsyncCallback, AsyncTransactionBuilder};
 use crate::bind;
 use crate::recognise::{Known, Text};
 use crate::row::Row;
@@ -146,8 +147,9 @@ impl AsyncPgConnection {
     }
 
     async fn identified(inner: Inner) -> ConnectionResult<Self> {
-        let batch = Batch::new(&identity::address(&inner).await);
-        Ok(Self::new(inner, batch))
+        // No server of its own to ask: batching is then turned on for this connection alone.
+        let said = run::run(&inner, &Batch::who()).await.unwrap_or_default();
+        Ok(Self::new(inner, Batch::of_server(&said)))
     }
 
     fn new(mut inner: Inner, batch: Batch) -> Self {

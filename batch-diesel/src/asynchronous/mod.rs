@@ -4,7 +4,6 @@ mod changes;
 mod connection;
 mod flight;
 mod group;
-mod identity;
 mod instrumentation;
 #[cfg(any(feature = "bb8", feature = "deadpool", feature = "mobc", feature = "r2d2"))]
 mod pool;

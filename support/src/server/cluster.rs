@@ -8,26 +8,154 @@ use std::process::{Command, Stdio};
 
 use super::settings::Settings;
 use super::{Found, Lifeline};
-use crate::Error;
+use crate::{Error, admin};
 
 /// The cluster's programs refuse to run as root; this user runs them instead.
 const USER: &str = "postgres";
 
 pub(super) fn start(settings: &Settings) -> Result<Found, Error> {
-    let bin = programs()?;
+    let cluster = Cluster::make(settings.fsync(), "")?;
+    let url = cluster.url("postgres");
+    let Cluster { dir, bin, lifeline, .. } = cluster;
+    Ok(Found {
+        what: format!("a throw-away cluster in {} made by {}", dir.display(), bin.display()),
+        url,
+        lifeline: Some(lifeline),
+    })
+}
 
-    // Another process may take the port between the choice and the start.
-    let mut tries = 3;
-    loop {
-        tries -= 1;
-        match try_start(&bin, settings.fsync()) {
-            Err(error) if tries > 0 && error.to_string().contains("Address already in use") => {}
-            other => return other,
+/// A Postgres of a test's own, made with the server programs that are installed on the machine: one that may be killed,
+/// copied and promoted. It ends with this, also when the process is killed.
+#[derive(Debug)]
+pub struct Cluster {
+    bin: PathBuf,
+    dir: PathBuf,
+    /// What goes before a command to run it as the user who owns the folder.
+    run_as: String,
+    port: u16,
+    lifeline: Lifeline,
+}
+
+impl Cluster {
+    /// A new cluster.
+    ///
+    /// # Errors
+    ///
+    /// Where no server programs are installed, or they refuse: a test says so and ends.
+    pub fn start() -> Result<Self, Error> {
+        Self::make("off", "")
+    }
+
+    /// A standby that has what this cluster has now, and gets nothing of what comes later.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn standby(&self) -> Result<Self, Error> {
+        Self::make("off", &self.url(""))
+    }
+
+    /// Where to connect, for this database.
+    pub fn url(&self, database: &str) -> String {
+        self.url_as(USER, database)
+    }
+
+    /// Where to connect, for this role and database; if that is empty, it is the one that is named like the role.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs one statement or several, over a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// With the server's error.
+    #[track_caller]
+    pub fn execute(&self, database: &str, sql: &str) {
+        admin::execute(&self.url(database), sql);
+    }
+
+    /// The rows of a query, each value as text, over a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// With the server's error.
+    #[track_caller]
+    pub fn query(&self, database: &str, sql: &str) -> Vec<Vec<Option<String>>> {
+        admin::rows(&self.url(database), sql)
+    }
+
+    /// Stops it as a crash does, and starts it again.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[track_caller]
+    pub fn crash(&self) {
+        self.control(&["stop", "-m", "immediate"]);
+        self.control(&["start", "-l", "log", "-t", "60"]);
+    }
+
+    /// Kills a backend, on which the server ends all others and recovers, while its first process lives on.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such process.
+    #[track_caller]
+    pub fn kill(&self, pid: &str) {
+        self.run("kill", &["-9", pid]);
+    }
+
+    /// Makes a standby a primary.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    #[track_caller]
+    pub fn promote(&self) {
+        self.control(&["promote"]);
+    }
+
+    #[track_caller]
+    fn control(&self, arguments: &[&str]) {
+        let data = self.dir.join("data").display().to_string();
+        let all: Vec<&str> = ["-w", "-D", &data].iter().chain(arguments).copied().collect();
+        self.run(&self.bin.join("pg_ctl").display().to_string(), &all);
+    }
+
+    /// Runs a program as the cluster's user.
+    #[track_caller]
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let mut words = self.run_as.split(' ').filter(|word| !word.is_empty()).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words).args(arguments).current_dir(&self.dir);
+        // A server that is started here keeps what it inherits.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(status.success(), "{program} {arguments:?}: {status}");
+    }
+
+    fn make(fsync: &str, from: &str) -> Result<Self, Error> {
+        let bin = programs()?;
+
+        // Another process may take the port between the choice and the start.
+        let mut tries = 3;
+        loop {
+            tries -= 1;
+            match try_start(&bin, fsync, from) {
+                Err(error) if tries > 0 && error.to_string().contains("Address already in use") => {}
+                other => return other,
+            }
         }
     }
 }
 
-fn try_start(bin: &Path, fsync: &str) -> Result<Found, Error> {
+fn try_start(bin: &Path, fsync: &str, from: &str) -> Result<Cluster, Error> {
     let dir = tempfile::Builder::new()
         .prefix("batch-test-postgres-")
         .tempdir()
@@ -41,18 +169,15 @@ fn try_start(bin: &Path, fsync: &str) -> Result<Found, Error> {
         .env("BIN", bin)
         .env("DIR", dir.path())
         .env("PORT", port.to_string())
-        .env("AS", run_as)
+        .env("AS", &run_as)
         .env("FSYNC", fsync)
+        .env("FROM", from)
         .stderr(Stdio::null());
     let (lifeline, _) = Lifeline::start(command, "ready")?;
 
     // From here on the script removes it.
     let dir = dir.keep();
-    Ok(Found {
-        what: format!("a throw-away cluster in {} made by {}", dir.display(), bin.display()),
-        url: format!("postgres://{USER}@127.0.0.1:{port}/postgres"),
-        lifeline: Some(lifeline),
-    })
+    Ok(Cluster { bin: bin.to_owned(), dir, run_as, port, lifeline })
 }
 
 /// The folder of the newest server installed: Debian's places, then `pg_config`, then `PATH`.
@@ -122,7 +247,6 @@ mod tests {
     use std::{env, io, thread};
 
     use super::*;
-    use crate::admin;
     use crate::server::runs;
 
     #[test]

@@ -1,5 +1,6 @@
 # Starts a cluster in $DIR/data with the programs in $BIN on port $PORT, says "ready", and stops and removes it
 # when standard input closes. $AS, if not empty, goes before a command to run it as the user who owns $DIR. $FSYNC is on or off.
+# $FROM, if not empty, is the URL of a server of which it becomes a standby that follows nobody: it has what that one had.
 set -eu
 
 # Outlive a Ctrl-C, to clean up. Not '': the server would inherit that.
@@ -12,7 +13,12 @@ trap stop EXIT
 exec 2>&1
 cd "$DIR"
 
-$AS "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
+if [ -n "$FROM" ]; then
+  $AS "$BIN/pg_basebackup" -D "$DIR/data" -d "$FROM" --checkpoint=fast --no-sync >/dev/null
+  $AS touch data/standby.signal
+else
+  $AS "$BIN/initdb" -D "$DIR/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
+fi
 cat >>data/postgresql.conf <<CONF
 listen_addresses = '127.0.0.1'
 port = $PORT
