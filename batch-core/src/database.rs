@@ -123,11 +123,6 @@ impl Database {
         lock(&self.stock).discard_all();
     }
 
-    pub(crate) fn catalog_for_login(&self, login: &str, max_age: Duration) -> Option<Arc<Catalog>> {
-        let identity = lock(&self.logins).get(login).cloned()?;
-        self.catalog(&identity, max_age)
-    }
-
     /// Which kind of session a login starts as, if that is known.
     pub(crate) fn identity_of(&self, login: &str) -> Option<String> {
         lock(&self.logins).get(login).cloned()
@@ -183,4 +178,59 @@ impl Database {
 /// A panic while a lock was held leaves counters at worst one off, and a stock that lost ids.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::catalog;
+
+    fn identity(text: &str) -> Identity {
+        Identity::read(text).unwrap()
+    }
+
+    #[test]
+    fn a_thousand_search_paths_keep_few_catalogs() {
+        let database = Database::default();
+        let published: Vec<_> = (0..1_000)
+            .map(|tenant| {
+                let mut catalog = Arc::into_inner(catalog([])).unwrap();
+                catalog.identity = format!("tenant {tenant}");
+                let catalog = Arc::new(catalog);
+                database.publish(&catalog, Some(&format!("login {tenant}")));
+                catalog
+            })
+            .collect();
+        let kept = published.iter().filter(|catalog| Arc::strong_count(catalog) > 1).count();
+        assert_eq!((kept, lock(&database.logins).len()), (MAX_CATALOGS, MAX_LOGINS));
+        let age = Duration::from_secs(60);
+        let of_login = |login: &str| database.catalog(&database.identity_of(login)?, age);
+        assert!(of_login("login 999").is_some());
+        assert!(of_login("login 900").is_none());
+        // Whoever has one goes on with it.
+        assert!(database.renewed(Arc::clone(&published[0]), age).is_some());
+        database.invalidate();
+        assert!(database.renewed(Arc::clone(&published[0]), age).is_none());
+    }
+
+    #[test]
+    fn a_database_that_nobody_uses_is_forgotten_in_time() {
+        let used = Database::of(identity("used 1 2 false ?"));
+        let forgotten = Arc::downgrade(&Database::of(identity("forgotten 1 2 false ?")));
+        (0..MAX_DATABASES).for_each(|at| drop(Database::of(identity(&format!("many {at} 2 false ?")))));
+        assert!(Arc::ptr_eq(&used, &Database::of(identity("used 1 2 false ?"))));
+        assert_eq!(forgotten.strong_count(), 0);
+    }
+
+    #[test]
+    fn another_life_is_another_database_and_a_crash_makes_all_stale() {
+        let one = Database::of(identity("lives 1 2 false a"));
+        assert!(!Arc::ptr_eq(&one, &Database::of(identity("lives 1 3 false a"))));
+        assert!(!Arc::ptr_eq(&one, &Database::of(identity("lives 1 2 true a"))));
+        let before = one.epoch();
+        assert!(Arc::ptr_eq(&one, &Database::of(identity("lives 1 2 false a"))));
+        assert_eq!(one.epoch(), before);
+        assert!(Arc::ptr_eq(&one, &Database::of(identity("lives 1 2 false b"))));
+        assert!(one.epoch() > before);
+    }
 }

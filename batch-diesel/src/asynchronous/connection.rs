@@ -19,7 +19,6 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{CancelToken, Client, Connection, Socket};
 
-use super::AsyncTransactionBuilder;
 use super::flight::Flight;
 use super::group::Led;
 use super::instrumentation::Shared;

@@ -600,3 +600,23 @@ pub fn two_databases_do_not_mix<A: Adapter>() {
         assert_eq!(ids(&mut other), (4 * round + 500..4 * round + 504).collect::<Vec<i64>>());
     }
 }
+
+/// A new connection takes ids and catalog of the others only when the server has said that it is the same.
+pub fn a_new_connection_asks_once_who_the_server_is<A: Adapter>() {
+    let mut world = World::<A>::new(USERS);
+    assert_eq!(deferred::<A>(&mut world.conn, "users", 5), 5 - A::FIRST_USES);
+    let mut other = A::Batched::connect(world.proxy.url()).unwrap();
+    world.wire();
+    let mut asked = || {
+        let waited = deferred::<A>(&mut other, "users", 5);
+        let wire = world.wire();
+        // Questions for ids tell as well.
+        let is_asked = |sql: &&String| sql.contains("'server'") && !sql.contains("nextval(");
+        (waited, wire.iter().filter(is_asked).count(), wire)
+    };
+    let (waited, times, wire) = asked();
+    assert_eq!((waited, times), (5, 1), "{wire:#?}");
+    let (waited, times, wire) = asked();
+    assert_eq!((waited, times), (5, 0), "{wire:#?}");
+    assert_eq!(world.count("SELECT max(id) FROM users"), 15);
+}

@@ -248,6 +248,7 @@ macro_rules! for_each_scenario {
             prepared::few_statements_are_prepared_whatever_is_written_together,
             prepared::flushes_do_not_drive_the_programs_statements_out_of_the_orms_cache,
             prepared::flushes_that_repeat_cost_no_more_round_trips,
+            lifecycle::a_new_connection_asks_once_who_the_server_is,
             traps::a_cycle_with_cascades_ends_as_it_would,
             traps::a_table_with_a_trigger_or_a_rule_is_sent_row_by_row,
             traps::a_trigger_sees_the_rows_that_waited,

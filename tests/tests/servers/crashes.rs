@@ -1,5 +1,6 @@
 //! A server that crashes loses what its log did not have yet: ids that were reserved and not committed are given again.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -22,9 +23,14 @@ fn ids_that_a_crash_took_back_are_given_once() {
     };
     crash("stopped", &|| cluster.crash());
     // The server's first process, and with it the time of its start, outlives this.
-    let mut victim = <Diesel as Adapter>::Plain::connect(&cluster.url("postgres")).unwrap();
-    let pid = victim.one("SELECT pg_backend_pid()", &[]).unwrap().int();
-    crash("killed", &|| cluster.kill(&pid.to_string()));
+    let connect = || <Diesel as Adapter>::Plain::connect(&cluster.url("postgres")).unwrap();
+    let (mut victim, witness) = (connect(), RefCell::new(connect()));
+    let pid = victim.one("SELECT pg_backend_pid()", &[]).unwrap().int().to_string();
+    crash("killed", &|| {
+        cluster.kill(&pid);
+        // All sessions end with it, in time.
+        while witness.borrow_mut().one("SELECT 1", &[]).is_ok() {}
+    });
 }
 
 fn prepared<A: Adapter>(cluster: &Cluster, name: &str) -> Box<dyn FnOnce() -> Then> {

@@ -1,5 +1,7 @@
 //! An address that leads to another server than before: a copy, or a standby that has become the primary.
 
+use batch_core::GroupCommit;
+
 use super::*;
 
 #[test]
@@ -17,11 +19,15 @@ fn moved<A: Adapter>(cluster: &Cluster, copy: &Cluster) -> Then {
     copy.execute("postgres", &make);
     copy.execute(&name, &format!("{TAGS}; {PARENTS}"));
     copy.execute(&name, "SELECT setval('parents_id_seq', 1000); SELECT setval('tags_id_seq', 2000)");
-    let options = BatchOptions::new().catalog_max_age(Duration::ZERO);
+    let options = BatchOptions::new().group_commit(GroupCommit::new().always());
     let mut program = Program::<A>::start_with(&cluster.url(&name), options);
     let insert = |program: &mut Program<A>, count| {
         let parents = names(&mut program.conn, "parents", count).unwrap_or_else(|e| panic!("{}: {e}", A::NAME));
-        let tags = names(&mut program.conn, "tags", count).unwrap_or_else(|e| panic!("{}: {e}", A::NAME));
+        let mut tags = names(&mut program.conn, "tags", count).unwrap_or_else(|e| panic!("{}: {e}", A::NAME));
+        // Outside of transactions, by group commit.
+        for _ in 0..2 {
+            tags.push(program.conn.insert_name("tags", "alone").unwrap_or_else(|e| panic!("{}: {e}", A::NAME)));
+        }
         [parents, tags]
     };
     for _ in 0..3 {
@@ -32,12 +38,19 @@ fn moved<A: Adapter>(cluster: &Cluster, copy: &Cluster) -> Then {
     program.proxy.cut();
     Box::new(move || {
         program.reconnect();
-        for _ in 0..3 {
+        let before_groups = program.conn.stats().inserts_grouped;
+        for round in 0..3 {
             let before = program.deferred();
             let [parents, tags] = insert(&mut program, 5);
             let is_right = parents.iter().all(|id| (1001..2000).contains(id)) && tags.iter().all(|&id| id > 2000);
             assert!(is_right, "{}: parents {parents:?}, tags {tags:?}", A::NAME);
-            assert!(program.deferred() > before, "{}: {}", A::NAME, program.conn.stats());
+            let grouped = program.conn.stats().inserts_grouped;
+            assert!(
+                program.deferred() > before && (round < 2 || grouped > before_groups),
+                "{}: {}",
+                A::NAME,
+                program.conn.stats()
+            );
             plain_names::<A>(&copy, "parents", 20).unwrap();
             plain_names::<A>(&copy, "tags", 20).unwrap();
         }
