@@ -22,7 +22,7 @@ pub(crate) struct Stock {
     sequences: BTreeMap<u32, Shelf>,
     /// Ids that were thrown away because the sequence had moved on.
     pub discarded: u64,
-    /// Ids that rows got.
+    /// Ids that rows got, from here or from Postgres itself.
     given: u64,
 }
 
@@ -207,6 +207,7 @@ impl Stock {
 
     /// The sequence was advanced by others: later ids must not be lower than what it has given since.
     pub(crate) fn discard(&mut self, sequence: u32) {
+        self.given += 1;
         if let Some(shelf) = self.sequences.get_mut(&sequence) {
             self.discarded += shelf.discard();
         }
@@ -239,7 +240,7 @@ impl Stock {
     /// How many may be reserved ahead of any sign that there will be use for them: a short program wastes few, by whatever
     /// number of tables it inserts into.
     fn allowed(&self, bounds: Bounds) -> u64 {
-        (6 * u64::from(bounds.first) + self.given * 5 / 8).saturating_sub(self.len() as u64)
+        (8 * u64::from(bounds.first) + self.given * 5 / 8).saturating_sub(self.len() as u64)
     }
 
     fn shelf(&mut self, need: &Need, bounds: Bounds) -> &mut Shelf {
