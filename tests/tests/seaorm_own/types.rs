@@ -740,7 +740,7 @@ fn arrays_of_enums_decimals_and_jsonb_are_sent() {
         let schema = "CREATE TABLE prices (id serial PRIMARY KEY, prices numeric(8,2)[] NOT NULL)";
         let prices = vec![Decimal::new(15, 1), Decimal::ZERO];
         let models = [prices::ActiveModel { id: NotSet, prices: Set(prices) }];
-        let inserted = are_sent(schema, &models, Reason::AnswerUnknown).await;
+        let inserted = are_sent(schema, &models, Reason::ValueDoesNotFit).await;
         assert_eq!(inserted[0].prices[0].to_string(), "1.50");
 
         let schema = "CREATE TABLE jsons (id serial PRIMARY KEY, jsons jsonb[] NOT NULL)";
