@@ -10,7 +10,6 @@ use crate::catalog::Catalog;
 use crate::identity::Identity;
 use crate::ids::Stock;
 use crate::patience::Paces;
-use crate::readings::Readings;
 use crate::recent::Recent;
 
 /// How many databases are remembered that no connection leads to, with their ids and catalogs.
@@ -31,7 +30,6 @@ pub(crate) struct Database {
     epoch: AtomicU64,
     /// One catalog for each kind of session: search path, role, ….
     catalogs: Mutex<Recent<String, Arc<Catalog>>>,
-    pub(crate) readings: Arc<Readings>,
     /// Which kind of session a login starts as.
     logins: Mutex<Recent<String, String>>,
     /// What kinds of session statements made of others: asked once, for all connections.
@@ -76,7 +74,6 @@ impl Database {
             stock: Mutex::default(),
             epoch: AtomicU64::new(0),
             catalogs: Mutex::new(Recent::new(MAX_CATALOGS)),
-            readings: Arc::default(),
             logins: Mutex::new(Recent::new(MAX_LOGINS)),
             outcomes: Mutex::default(),
             quiet_ddl: AtomicBool::new(false),

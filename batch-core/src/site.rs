@@ -12,6 +12,7 @@ use crate::eligible::Reason;
 use crate::group::plan::Plan as GroupPlan;
 use crate::group::{Counters, Groups};
 use crate::options::BatchOptions;
+use crate::readings::Readings;
 use crate::recent::Recent;
 use crate::recognise::{Recognised, Texts};
 use crate::statement::BindType;
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     on: AtomicBool,
     options: Mutex<Arc<BatchOptions>>,
     warned: Mutex<HashSet<(String, Reason)>>,
+    /// By whom the catalog is read, of whichever database: one that could not be read has not said which it is.
+    pub(crate) readings: Arc<Readings>,
     /// The databases that connections were led to, the last one last.
     met: Mutex<Vec<Weak<Database>>>,
     /// Inserts of all connections that may be committed in groups, by the adapters' row and error.

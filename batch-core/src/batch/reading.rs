@@ -24,7 +24,7 @@ impl Batch {
     pub(super) fn shared_catalog(&self, identity: &str) -> Option<Arc<Catalog>> {
         let max_age = self.site.options().catalog_max_age;
         self.database.catalog(identity, max_age).or_else(|| {
-            let is_excused = self.database.readings.excuse_age(identity);
+            let is_excused = self.site.readings.excuse_age(identity);
             is_excused.then(|| self.database.catalog(identity, readings::longest_age(max_age))).flatten()
         })
     }
@@ -59,7 +59,7 @@ impl Batch {
         let key = self.reading_key();
         let max_age = self.site.options().catalog_max_age;
         let is_private = newer || self.transaction.schema_changed;
-        let turn = self.database.readings.ask(&key, |may_be_old| {
+        let turn = self.site.readings.ask(&key, |may_be_old| {
             let max_age = if may_be_old { readings::longest_age(max_age) } else { max_age };
             if is_private { None } else { self.database.catalog(&key, max_age) }
         });
@@ -73,7 +73,7 @@ impl Batch {
 
     /// Reads it for whoever turns batching on, whatever came before.
     pub(super) fn read_catalog_anyway(&mut self) -> Step {
-        self.reading = Some(self.database.readings.begin(&self.reading_key()));
+        self.reading = Some(self.site.readings.begin(&self.reading_key()));
         self.read_catalog()
     }
 
@@ -125,15 +125,15 @@ impl Batch {
     /// For INSERTs outside of transactions: no connection could be had to read the catalog. It is tried again later.
     pub fn catalog_is_unreadable(&mut self) {
         let key = self.reading_key();
-        if !self.database.readings.is_paused(&key) {
-            self.reading = Some(self.database.readings.begin(&key));
+        if !self.site.readings.is_paused(&key) {
+            self.reading = Some(self.site.readings.begin(&key));
             self.catalog_was_not_read();
         }
     }
 
     /// Whether it could not be read lately, for a pool, which does not read by itself.
     pub(super) fn is_catalog_unreadable(&self) -> bool {
-        self.database.readings.is_paused(&self.reading_key())
+        self.site.readings.is_paused(&self.reading_key())
     }
 
     /// The server said which kind of session this one is.

@@ -313,7 +313,7 @@ mod switching {
         assert_eq!(program.sent_because(Reason::CatalogUnreadable), 1);
 
         program.broken = None;
-        program.batch.database.readings.end_pauses();
+        program.batch.site.readings.end_pauses();
         program.run("BEGIN");
         assert_eq!(program.run_with(NOTE, [text("a")]), waits());
         assert_eq!(program.wire(), ["catalog", "BEGIN"]);
@@ -1741,7 +1741,7 @@ mod sessions {
         another.run("BEGIN");
         another.run("COMMIT");
         assert_eq!(another.wire(), ["BEGIN", "COMMIT"]);
-        program.batch.database.readings.end_pauses();
+        program.batch.site.readings.end_pauses();
         another.run("BEGIN");
         assert_eq!(another.run_with(NOTE, [text("a")]), waits());
         assert_eq!(another.wire(), ["catalog", "BEGIN"]);
