@@ -26,6 +26,9 @@
 //! an earlier one. `BATCH_TEST_POSTGRES` insists on a way: if that fails, it is an error. So is a `DATABASE_URL`
 //! that is set and does not work.
 //!
+//! Each test has databases of its own, and file systems take longer and longer to make files where as many were deleted just before (ext4 passes
+//! over their inodes one by one). With `BATCH_TEST_POSTGRES_MEMORY=1` the files of a cluster or container are in memory: Linux' `/dev/shm`, or a tmpfs.
+//!
 //! What is started here ends with the process, also when that is killed.
 
 mod admin;

@@ -36,7 +36,7 @@ struct Found {
 #[derive(Debug)]
 enum Place {
     /// A server that many connections share.
-    Shared { run: Box<Run>, _lifeline: Option<Lifeline> },
+    Shared { run: Box<Run>, lifeline: Option<Lifeline> },
     /// A server for each database. The first was started to see whether it can be, and serves the first database.
     Embedded { first: Mutex<Option<Embedded>> },
 }
@@ -116,8 +116,12 @@ impl Server {
         self.run()?.create_database()
     }
 
+    /// Drops it, sooner or later where the server ends with this process: nobody waits for that.
     pub(crate) fn drop_database(&self, name: &str) -> Result<(), Error> {
-        self.run()?.drop_database(name)
+        match &self.place {
+            Place::Shared { run, lifeline: Some(_) } => run.drop_later(name),
+            _ => self.run()?.drop_database(name),
+        }
     }
 
     fn run(&self) -> Result<&Run, Error> {
@@ -167,7 +171,7 @@ fn take(way: Way, settings: &Settings) -> Result<Server, Error> {
     Ok(Server {
         description: format!("{}, Postgres {}", found.what, run.version_text()),
         version: run.version(),
-        place: Place::Shared { run: Box::new(run), _lifeline: found.lifeline },
+        place: Place::Shared { run: Box::new(run), lifeline: found.lifeline },
     })
 }
 
@@ -194,7 +198,13 @@ mod tests {
 
     #[test]
     fn a_way_that_fails_is_passed_over_and_the_description_says_why() {
-        let settings = Settings { database_url: None, forced: None, tag: "does-not-exist".to_owned(), durable: false };
+        let settings = Settings {
+            database_url: None,
+            forced: None,
+            tag: "does-not-exist".to_owned(),
+            memory: false,
+            durable: false,
+        };
         if cluster::start(&settings).is_err() {
             return;
         }
@@ -207,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_forced_way_that_fails_is_an_error_with_the_reason() {
-        let settings = Settings { database_url: None, forced: Some(Way::Url), tag: String::new(), durable: false };
+        let settings =
+            Settings { database_url: None, forced: Some(Way::Url), tag: String::new(), memory: false, durable: false };
         let error = find(&settings).expect_err("there is no URL");
         assert_eq!(error.to_string(), "BATCH_TEST_POSTGRES=url is set, but DATABASE_URL is not set");
     }
@@ -218,6 +229,7 @@ mod tests {
             database_url: Some("postgres://me:secret@127.0.0.1:1/db".to_owned()),
             forced: None,
             tag: String::new(),
+            memory: false,
             durable: false,
         };
         let error = find(&settings).expect_err("nobody listens").to_string();

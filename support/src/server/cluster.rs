@@ -6,15 +6,18 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::{Found, Lifeline};
 use crate::{Error, admin};
 
 /// The cluster's programs refuse to run as root; this user runs them instead.
 const USER: &str = "postgres";
 
+/// Linux keeps the files there in memory.
+const MEMORY: &str = "/dev/shm";
+
 pub(super) fn start(settings: &Settings) -> Result<Found, Error> {
-    let cluster = Cluster::make(settings.fsync(), "")?;
+    let cluster = Cluster::make(settings.fsync(), "", settings.memory)?;
     let url = cluster.url("postgres");
     let Cluster { dir, bin, lifeline, .. } = cluster;
     Ok(Found {
@@ -43,7 +46,7 @@ impl Cluster {
     ///
     /// Where no server programs are installed, or they refuse: a test says so and ends.
     pub fn start() -> Result<Self, Error> {
-        Self::make("off", "")
+        Self::make("off", "", settings::in_memory())
     }
 
     /// A standby that has what this cluster has now, and gets nothing of what comes later.
@@ -52,7 +55,7 @@ impl Cluster {
     ///
     /// If it does not start.
     pub fn standby(&self) -> Result<Self, Error> {
-        Self::make("off", &self.url(""))
+        Self::make("off", &self.url(""), settings::in_memory())
     }
 
     /// Where to connect, for this database.
@@ -140,14 +143,14 @@ impl Cluster {
         assert!(status.success(), "{program} {arguments:?}: {status}");
     }
 
-    fn make(fsync: &str, from: &str) -> Result<Self, Error> {
+    fn make(fsync: &str, from: &str, memory: bool) -> Result<Self, Error> {
         let bin = programs()?;
 
         // Another process may take the port between the choice and the start.
         let mut tries = 3;
         loop {
             tries -= 1;
-            match try_start(&bin, fsync, from) {
+            match try_start(&bin, fsync, from, memory) {
                 Err(error) if tries > 0 && error.to_string().contains("Address already in use") => {}
                 other => return other,
             }
@@ -155,10 +158,11 @@ impl Cluster {
     }
 }
 
-fn try_start(bin: &Path, fsync: &str, from: &str) -> Result<Cluster, Error> {
+fn try_start(bin: &Path, fsync: &str, from: &str, memory: bool) -> Result<Cluster, Error> {
+    let place = if memory { PathBuf::from(MEMORY) } else { std::env::temp_dir() };
     let dir = tempfile::Builder::new()
         .prefix("batch-test-postgres-")
-        .tempdir()
+        .tempdir_in(place)
         .map_err(|error| Error::because("cannot make a folder for the cluster", &error))?;
     let port = free_port().map_err(|error| Error::because("no free port", &error))?;
 
@@ -310,7 +314,7 @@ mod tests {
     }
 
     fn settings(durable: bool) -> Settings {
-        Settings { database_url: None, forced: None, tag: String::new(), durable }
+        Settings { database_url: None, forced: None, tag: String::new(), memory: false, durable }
     }
 
     fn folder(found: &Found) -> PathBuf {

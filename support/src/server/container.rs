@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{env, mem};
 
 use testcontainers_modules::postgres::Postgres;
+use testcontainers_modules::testcontainers::core::Mount;
 use testcontainers_modules::testcontainers::core::client::docker_client_instance;
 use testcontainers_modules::testcontainers::runners::AsyncRunner as _;
 use testcontainers_modules::testcontainers::{ContainerAsync, ImageExt as _, TestcontainersError};
@@ -15,6 +16,8 @@ use super::settings::Settings;
 use super::{Found, Lifeline};
 use crate::Error;
 
+/// Where the image keeps its cluster.
+const DATA: &str = "/var/lib/postgresql/data";
 /// Every container of ours carries this label.
 const LABEL: &str = "batch-test-postgres";
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +36,7 @@ pub(super) fn start(settings: &Settings) -> Result<Found, Error> {
         let name = fresh_name();
         // First, so that there is no moment in which the container could stay behind.
         let lifeline = removed_with_us(&name)?;
-        let started = timeout(START_PATIENCE, run(&name, tag, settings.fsync()));
+        let started = timeout(START_PATIENCE, run(&name, settings));
         let (container, url) = match started.await {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return Err(Error::because(format_args!("postgres:{tag} did not start"), &error)),
@@ -60,10 +63,12 @@ async fn find_engine() -> Result<(), Error> {
     answer.await.unwrap_or_else(|_| Err(Error::new("no Docker engine answers in time")))
 }
 
-async fn run(name: &str, tag: &str, fsync: &str) -> Result<(ContainerAsync<Postgres>, String), TestcontainersError> {
+async fn run(name: &str, wanted: &Settings) -> Result<(ContainerAsync<Postgres>, String), TestcontainersError> {
+    let fsync = wanted.fsync();
     let settings = [format!("fsync={fsync}"), format!("full_page_writes={fsync}"), "max_connections=300".to_owned()];
-    let container = Postgres::default()
-        .with_tag(tag)
+    let image = Postgres::default().with_tag(&wanted.tag);
+    let image = if wanted.memory { image.with_mount(Mount::tmpfs_mount(DATA)) } else { image };
+    let container = image
         .with_container_name(name)
         .with_label(LABEL, "1")
         .with_cmd(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]))
@@ -92,7 +97,13 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_had_is_an_error_that_says_so() {
-        let settings = Settings { database_url: None, forced: None, tag: "does-not-exist".to_owned(), durable: false };
+        let settings = Settings {
+            database_url: None,
+            forced: None,
+            tag: "does-not-exist".to_owned(),
+            memory: false,
+            durable: false,
+        };
         let error = start(&settings).expect_err("there is no such image").to_string();
         assert!(error.starts_with("no Docker engine answers") || error.contains("postgres:does-not-exist"), "{error}");
     }

@@ -10,6 +10,8 @@ pub(super) struct Settings {
     pub(super) forced: Option<Way>,
     /// `BATCH_TEST_POSTGRES_TAG`, the tag of the image `postgres`. Defaults to `17-alpine`.
     pub(super) tag: String,
+    /// `BATCH_TEST_POSTGRES_MEMORY`: a server that is started here has its files in memory, but for one that has to keep them.
+    pub(super) memory: bool,
     /// Whether a server that is started here has to keep its data if the machine fails.
     pub(super) durable: bool,
 }
@@ -32,6 +34,7 @@ impl Settings {
             database_url: variable("DATABASE_URL"),
             forced,
             tag: variable("BATCH_TEST_POSTGRES_TAG").unwrap_or_else(|| "17-alpine".to_owned()),
+            memory: in_memory() && !durable,
             durable,
         })
     }
@@ -62,6 +65,10 @@ impl fmt::Display for Way {
             Way::Embedded => "embedded",
         })
     }
+}
+
+pub(super) fn in_memory() -> bool {
+    variable("BATCH_TEST_POSTGRES_MEMORY").is_some()
 }
 
 fn variable(name: &str) -> Option<String> {
