@@ -59,8 +59,14 @@ impl Default for Rows {
 impl Rows {
     /// One row of values in Postgres' binary format, as many as there are fields.
     pub fn one<'a>(fields: &Arc<[Field]>, values: impl Iterator<Item = Option<&'a [u8]>>) -> Self {
-        let mut rows = Self::new(Arc::clone(fields), 1);
-        values.for_each(|value| rows.push(value));
+        Self::several(fields, 1, values)
+    }
+
+    /// So many rows, as [`Rows::one`].
+    pub fn several<'a>(fields: &Arc<[Field]>, rows: usize, values: impl Iterator<Item = Option<&'a [u8]>>) -> Self {
+        let cells = rows * fields.len();
+        let mut rows = Self::new(Arc::clone(fields), rows);
+        values.take(cells).for_each(|value| rows.push(value));
         rows
     }
 

@@ -32,7 +32,7 @@ pub use self::standing::Seat;
 
 use self::insert::{Kept, Made, Plans, Scratch};
 use self::patience::Patience;
-use self::prepared::Prepared;
+pub(crate) use self::prepared::Prepared;
 use self::standing::Standing;
 use crate::answer::Answer;
 use crate::catalog::{self, Catalog, Default as ColumnDefault, Table, TypeKind};
@@ -41,7 +41,7 @@ use crate::eligible::{Plan, Reason};
 use crate::error::Error;
 use crate::failure::{AbortedBy, Failure};
 use crate::flush;
-use crate::group::{Pass, Request};
+use crate::group::{Pace, Pass, Request};
 use crate::identity::Identity;
 use crate::ids::{Need, Positions, Request as IdRequest, Stock};
 use crate::options::{BatchOptions, Nested};
@@ -87,6 +87,7 @@ pub struct Batch {
     begin_travels: bool,
     overlaps: bool,
     joins_groups: bool,
+    pace: Arc<Pace>,
     options: Arc<BatchOptions>,
     session: Session,
     transaction: Transaction,
@@ -189,6 +190,8 @@ struct Transaction {
     flushes_ahead: bool,
     /// Ids that it has taken from the stock, by sequence.
     taken: Vec<Taken>,
+    /// Inserts that wanted the first id of a sequence and were sent as they are.
+    first_uses: u32,
     /// The server was asked for ids and gave none.
     got_no_ids: bool,
 }
@@ -275,7 +278,8 @@ impl Batch {
     /// [`Batch::ran_outside`] is told of every statement outside of transactions.
     pub fn of_pool(url: &str, pool: &str) -> Self {
         let (site, login) = Site::at(url);
-        Self::of(site, format!("{login} {pool}"))
+        let pace = site.pace("pool");
+        Self { pace, ..Self::of(site, format!("{login} {pool}")) }
     }
 
     /// Answers are only given of built-in types, whose oids are the same in every database.
@@ -444,6 +448,7 @@ impl Batch {
             begin_travels: false,
             overlaps: false,
             joins_groups: false,
+            pace: Arc::default(),
             session: Session::default(),
             transaction: Transaction::default(),
             pending: Pending::new(),
@@ -484,7 +489,7 @@ impl Batch {
         let matter = statement.is_insert() || statement.may_demand() && self.has_pending();
         match self.transaction.open {
             true => matter && self.transaction.aborted.is_none(),
-            false => statement.is_insert() && self.may_join(),
+            false => statement.is_insert() && self.may_join() && !self.is_slower_in_groups(statement),
         }
     }
 
@@ -504,7 +509,7 @@ impl Batch {
         let stock = lock(&likely.as_ref().unwrap_or(&self.database).stock);
         Stats {
             ids_unused: stock.len() as u64 + stock.discarded,
-            group_commit: self.site.group_stats(),
+            group_commit: self.site.group_counters().stats(),
             ..self.stats.clone()
         }
     }
@@ -1103,7 +1108,10 @@ impl Batch {
         if let Some(timeouts) = reservation.timeouts {
             self.timeouts_came(timeouts);
         }
+        let before = Arc::clone(&self.database);
         self.meet(reservation.server.as_deref().and_then(Identity::read));
+        // The ids are of sequences that have other numbers there.
+        let is_elsewhere = !Arc::ptr_eq(&before, &self.database);
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
@@ -1119,8 +1127,10 @@ impl Batch {
             let mut blocks = reservation.blocks.iter().filter(|block| block.sequence == request.sequence);
             request.needed == 0 || blocks.any(|block| !block.ids.is_empty() || block.at == request.unless_at)
         };
-        self.transaction.got_no_ids = !self.asked.iter().all(is_served);
-        self.ids_came(&reservation.blocks);
+        self.transaction.got_no_ids = !is_elsewhere && !self.asked.iter().all(is_served);
+        if !is_elsewhere {
+            self.ids_came(&reservation.blocks);
+        }
         self.asked.clear();
     }
 

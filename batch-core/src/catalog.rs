@@ -185,6 +185,7 @@ SELECT 'table', json_build_object(
           AND i.indpred IS NULL AND i.indexprs IS NULL
           AND (to_jsonb(i) ->> 'indnullsnotdistinct')::bool IS NOT TRUE
           AND NOT i.indcollation::oid[] && odd.collations AND NOT i.indclass::oid[] && odd.classes),
+    'late_keys', EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (rel.tree) AND NOT i.indimmediate),
     'foreign', EXISTS (SELECT FROM pg_catalog.pg_class f WHERE f.oid = ANY (rel.tree) AND f.relkind = 'f'),
     'checks', rel.checks,
     'foreign_keys', (SELECT json_agg(json_build_object('table', k.confrelid::int8, 'columns', k.conkey,
@@ -318,6 +319,8 @@ pub(crate) struct Table {
     pub can_update: bool,
     /// The columns of unique indexes that `ON CONFLICT (columns)` may mean.
     pub uniques: Vec<Vec<usize>>,
+    /// A constraint by an index may be checked at the end of the transaction, which `ON CONFLICT` without columns refuses.
+    pub has_late_keys: bool,
     /// Comparing its columns calls nothing but Postgres' own functions.
     pub is_plain: bool,
     /// An UPDATE or DELETE calls nothing.
@@ -594,6 +597,8 @@ struct TableRow {
     update: bool,
     #[serde(default)]
     uniques: Option<Vec<Vec<i32>>>,
+    #[serde(default)]
+    late_keys: bool,
     rls: bool,
     trigger: bool,
     rule: bool,
@@ -694,6 +699,7 @@ fn table(row: &TableRow) -> Table {
         referenced_by: Vec::new(),
         can_update: row.update,
         uniques: row.uniques.iter().flatten().filter_map(unique).collect(),
+        has_late_keys: row.late_keys,
         is_plain: row.columns.iter().flatten().all(has_built_in_operators),
         is_quiet: row.changes.is_none() && !row.change_rule && !row.checks.iter().flatten().any(|check| check.calls),
         island: 0,

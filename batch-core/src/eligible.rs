@@ -93,6 +93,8 @@ pub enum Reason {
     Alone,
     /// With group commit: its group failed, and each of the inserts was sent on its own.
     GroupFailed,
+    /// With group commit: inserts take no longer as they are, as was measured.
+    GroupsAreSlower,
     /// With group commit: no key among what `RETURNING` asks for tells the rows of a group apart.
     NoKey,
     /// With group commit: rows of one statement could refer to each other, as the table refers to itself.
@@ -118,6 +120,7 @@ impl Reason {
                 | Self::Excluded
                 | Self::Alone
                 | Self::GroupFailed
+                | Self::GroupsAreSlower
         )
     }
 }
@@ -162,6 +165,7 @@ impl fmt::Display for Reason {
             Self::Cancelled => "a statement of the transaction was cancelled",
             Self::Alone => "alone, with no group to join",
             Self::GroupFailed => "its group failed",
+            Self::GroupsAreSlower => "inserts take no longer without groups",
             Self::NoKey => "RETURNING asks for no key that tells the rows of a group apart",
             Self::SelfReference => "the table refers to itself, and the key is not the engine's",
             Self::Settings => "the session may have settings or a transaction of its own",

@@ -20,22 +20,25 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+mod pace;
 pub(crate) mod plan;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-use self::plan::{Key, Plan, Row, push_key, take_key};
+pub(crate) use self::pace::Pace;
+use self::pace::Watch;
+use self::plan::{Key, Plan, Row, Sending, push_key, take_key};
 use self::queue::{Again, Entry, Release, Told, Turn};
 pub(crate) use self::queue::{Groups, Place};
 use crate::answer::Field;
-use crate::batch::Seat;
+use crate::batch::{Prepared, Seat};
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::error::Error;
-use crate::ids::{Losses, Need, Position, Positions};
+use crate::ids::{Losses, Need, Position, Positions, Request as IdRequest};
 use crate::options::{BatchOptions, GroupCommit};
-use crate::reserve;
+use crate::reserve::{self, Block};
 use crate::site::Site;
 use crate::statement::{Query, TextRow};
 use crate::stats::{Fallback, GroupStats};
@@ -58,6 +61,12 @@ pub(crate) struct Terms {
     pub(crate) position: Position,
     /// How often that is lost.
     pub(crate) losses: Losses,
+    /// How INSERTs go with its adapter.
+    pub(crate) pace: Arc<Pace>,
+    /// Which statements are prepared on its connection, or on those of its pool.
+    pub(crate) prepared: Arc<Mutex<Prepared>>,
+    /// Ids for others may come with its row: its key may be read, and its rows be made anew without them.
+    pub(crate) brings_ids: bool,
     pub(crate) all_options: Arc<BatchOptions>,
     pub(crate) options: GroupCommit,
 }
@@ -96,13 +105,17 @@ pub struct GivenId {
 pub struct Pass {
     flight: Option<(Arc<dyn Release>, Place, u64)>,
     since: Instant,
+    /// How long it takes is told to others.
+    _watch: Option<Watch>,
     /// Why it is sent alone.
     pub(crate) reason: Reason,
 }
 
 impl Pass {
     fn new(groups: Arc<dyn Release>, place: Place, flight: u64) -> Self {
-        Self { flight: Some((groups, place, flight)), since: Instant::now(), reason: Reason::Alone }
+        let mut pass = Self::because(Reason::Alone);
+        pass.flight = Some((groups, place, flight));
+        pass
     }
 
     /// One that nobody waits for.
@@ -112,7 +125,13 @@ impl Pass {
 
     /// One that nobody waits for, of an INSERT that does not join.
     pub(crate) fn because(reason: Reason) -> Self {
-        Self { flight: None, since: Instant::now(), reason }
+        Self { flight: None, since: Instant::now(), _watch: None, reason }
+    }
+
+    /// One of an INSERT that began then, which tells how long it took.
+    fn watched(mut self, pace: &Arc<Pace>, began: Instant) -> Self {
+        self._watch = Some(Watch::since(pace, began));
+        self
     }
 }
 
@@ -172,6 +191,9 @@ pub trait Member: Send {
     fn lead(&mut self, group: Group<Self::Row, Self::Error>) -> impl Future<Output = ()> + Send;
 }
 
+/// Rows, and the text that came with them.
+pub type RowsAndIds<R> = (Vec<R>, Option<String>);
+
 /// A connection on which a group is sent, outside of a transaction.
 pub trait Leader: Send {
     /// The adapter's row.
@@ -207,6 +229,14 @@ pub trait Leader: Send {
         query: &Query,
         fields: &Arc<[Field]>,
     ) -> impl Future<Output = Result<Vec<Self::Row>, Self::Error>> + Send;
+
+    /// The same for a statement whose rows have one column more, of text: the rows without it, and its value in the one row that
+    /// has one.
+    fn rows_and_ids(
+        &mut self,
+        query: &Query,
+        fields: &Arc<[Field]>,
+    ) -> impl Future<Output = Result<RowsAndIds<Self::Row>, Self::Error>> + Send;
 
     /// A value of a row in Postgres' binary format; `None` is NULL.
     fn value(row: &Self::Row, column: usize) -> Option<&[u8]>;
@@ -250,6 +280,9 @@ pub async fn join<M: Member>(member: &mut M, request: Request) -> Joined<M::Row,
             poll.await
         };
         match turn {
+            Some(Turn::Done(Joined::Alone(pass))) => {
+                return Joined::Alone(pass.watched(&waiting.entry.terms.pace, waiting.entry.since()));
+            }
             Some(Turn::Done(joined)) => return joined,
             Some(Turn::Lead(group)) => member.lead(group).await,
             // Whatever was waited for may have taken too long to wait for it any longer.
@@ -285,11 +318,12 @@ impl<R, E> Drop for Waiting<'_, R, E> {
 }
 
 impl Terms {
-    /// Whether an id is in stock that may come next: then it has to be used, as what Postgres assigns would be higher.
+    /// Whether an id is in stock: then it has to be used, as what Postgres assigns would be higher, and the stock be lost. Where the
+    /// caller's position is not known, that costs a question, once.
     fn has_id_at_hand(&self) -> bool {
         let Some(Key::Id { sequence, descending, .. }) = &self.plan.key else { return false };
         let need = need(*sequence, *descending, 1);
-        lock(&self.database.stock).has_any(&need, &Positions::at(*sequence, self.position))
+        lock(&self.database.stock).has_any(&need, &Positions::at(*sequence, self.position.known()))
     }
 }
 
@@ -313,6 +347,10 @@ where
     tries: u32,
     /// The statement may be under way, or was when the connection was lost.
     is_uncertain: bool,
+    /// Rows of which a key is taken are left out, and sent on their own.
+    leaves_out: bool,
+    /// Parts of a group that failed, which are sent after what is in `members`.
+    later: Vec<Vec<queue::Member<R, E>>>,
     /// Members who have their result. They are woken after whoever sends the next group, or a group would wait until the last
     /// of them is back with its next INSERT.
     told: Told,
@@ -332,11 +370,27 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     fn again(groups: &Arc<Groups<R, E>>, leader: &Arc<Entry<R, E>>, flight: u64, again: Again<R, E>) -> Self {
         let Again { members, tries, is_uncertain } = again;
         let (groups, leader) = (Arc::clone(groups), Arc::clone(leader));
-        Self { groups, flight, since: Instant::now(), leader, members, tries, is_uncertain, told: Told::default() }
+        Self {
+            groups,
+            flight,
+            since: Instant::now(),
+            leader,
+            members,
+            tries,
+            is_uncertain,
+            leaves_out: false,
+            later: Vec::new(),
+            told: Told::default(),
+        }
     }
 
     fn len(&self) -> usize {
         self.members.len()
+    }
+
+    /// What is alone may wait for a lock as it would have.
+    fn is_single(&self) -> bool {
+        self.len() == 1 && !self.options().always
     }
 
     fn plan(&self) -> &Arc<Plan> {
@@ -352,6 +406,13 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     pub async fn send<L: Leader<Row = R, Error = E>>(mut self, leader: &mut L) {
         loop {
             self.send_once(leader).await;
+            while let Some(part) = self.later.pop() {
+                drop(std::mem::take(&mut self.told));
+                self.members = part;
+                self.tries = 0;
+                self.is_uncertain = false;
+                self.send_once(leader).await;
+            }
             if !leader.goes_on() || !self.follow() {
                 return;
             }
@@ -367,6 +428,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         self.members = entries.into_iter().map(member).collect();
         self.tries = 0;
         self.is_uncertain = false;
+        self.leaves_out = false;
         self.told = Told::default();
         true
     }
@@ -389,27 +451,27 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                 },
                 Err(_) => return self.fall_back(Fallback::Error),
             }
-            if let Err(error) = self.reserve(leader).await {
-                match error {
-                    // Nothing of the group was sent.
-                    Some(error) if L::failure(&error) == Failure::Lost => match self.after_loss::<L>(error).await {
-                        true => continue,
-                        false => return,
-                    },
-                    Some(_) => return self.fall_back(Fallback::Ids),
-                    None => {
-                        self.leave_out_those_without_ids();
-                        if self.members.is_empty() {
-                            return;
-                        }
+            let refill = match self.reserve(leader).await {
+                Ok(refill) => refill,
+                // Nothing of the group was sent.
+                Err(Some(error)) if L::failure(&error) == Failure::Lost => match self.after_loss::<L>(error).await {
+                    true => continue,
+                    false => return,
+                },
+                Err(Some(_)) => return self.fall_back(Fallback::Ids),
+                Err(None) => {
+                    self.leave_out_those_without_ids();
+                    if self.members.is_empty() {
+                        return;
                     }
+                    None
                 }
-            }
-            let query = self.query(&plan);
+            };
+            // What may be in already has its own keys taken.
+            self.leaves_out = (self.leaves_out || plan.is_careful()) && plan.can_leave_out() && !self.is_uncertain;
             let was_uncertain = std::mem::replace(&mut self.is_uncertain, true);
             self.groups.counters.note(|stats| stats.statements += 1);
-            let result = leader.rows(&query, &plan.fields).await;
-            let error = match result {
+            let error = match self.run(leader, &plan, refill).await {
                 Ok(rows) => return span.in_scope(|| self.deliver::<L>(&plan, rows)),
                 Err(error) => error,
             };
@@ -427,7 +489,17 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                 continue;
             }
             if !was_uncertain {
-                return self.fall_back(failure.into());
+                if failure == Failure::Unique && plan.can_leave_out() && !self.leaves_out {
+                    plan.met_taken_key();
+                    self.leaves_out = true;
+                    continue;
+                }
+                // Each part would wait as long for the same lock.
+                let waited = matches!(failure, Failure::LockTimeout) || passes;
+                if waited || !self.halve() {
+                    return self.fall_back(failure.into());
+                }
+                continue;
             }
             // It may be in already: with the same keys, nothing gets in twice.
             if !self.one_by_one(leader, &plan).await {
@@ -436,16 +508,38 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
         }
     }
 
-    /// Reserves ids for the rows that have none yet. The error is that of the question, or none where some are left without, as
-    /// the sequence has few left.
-    async fn reserve<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) -> Result<(), Option<E>> {
+    /// Runs the statement, and lays in the ids that come with its rows.
+    async fn run<L: Leader<Row = R, Error = E>>(
+        &mut self,
+        leader: &mut L,
+        plan: &Plan,
+        refill: Option<IdRequest>,
+    ) -> Result<Vec<R>, E> {
+        let query = self.query(plan, refill.as_ref());
+        let fields = plan.fields(self.leaves_out && !self.is_single());
+        let Some(request) = refill else { return leader.rows(&query, fields).await };
+        let (rows, ids) = leader.rows_and_ids(&query, fields).await?;
+        self.arrived(&request, reserve::block(request.sequence, &ids.unwrap_or_default()));
+        Ok(rows)
+    }
+
+    fn arrived(&self, request: &IdRequest, block: Option<Block>) {
+        let Some(block) = block else { return };
+        self.groups.counters.note(|stats| stats.ids_reserved += block.ids.len() as u64);
+        let database = &self.leader.terms.database;
+        lock(&database.stock).arrived(request, &block, &mut Positions::at(request.sequence, Position::Start));
+    }
+
+    /// Reserves ids for the rows that have none yet, and says which are to come with them for later groups. The error is that of
+    /// the question, or none where some are left without, as the sequence has few left.
+    async fn reserve<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L) -> Result<Option<IdRequest>, Option<E>> {
         let plan = Arc::clone(self.plan());
-        let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return Ok(()) };
+        let Some(Key::Id { sequence, descending, .. }) = &plan.key else { return Ok(None) };
         let without = self.members.iter().filter(|member| member.id.is_none());
         let losses: Vec<u64> = without.map(|member| member.entry.terms.losses.count()).collect();
         let count = losses.len();
         if count == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let database = Arc::clone(&self.leader.terms.database);
         let bounds = self.leader.terms.all_options.id_bounds();
@@ -472,12 +566,14 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
             for block in &blocks {
                 stock.arrived(&request, block, &mut positions);
                 new_after = match (position, positions.get(*sequence)) {
-                    (Position::Lost, Position::At(after)) => Some(after),
+                    (Position::Lost(_), Position::At(after)) => Some(after),
                     _ => block.ids.first().map(|first| first.saturating_sub(block.step)),
                 };
             }
             stock.take_some(&need, &mut positions, &mut ids);
         }
+        let brings_ids = self.leader.terms.brings_ids;
+        let refill = brings_ids.then(|| lock(&database.stock).refill_for_group(&need, &positions, bounds));
         self.groups.counters.note(|stats| stats.ids_used += ids.len() as u64);
         let is_new = |id: i64| new_after.is_some_and(|after| if *descending { id < after } else { id > after });
         let without = self.members.iter_mut().filter(|member| member.id.is_none());
@@ -487,42 +583,72 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
                 member.id = Some(GivenId { sequence: *sequence, id, descending: *descending, losses_before });
             }
         }
-        if self.members.iter().all(|member| member.id.is_some()) { Ok(()) } else { Err(None) }
+        if self.members.iter().all(|member| member.id.is_some()) { Ok(refill.flatten()) } else { Err(None) }
     }
 
-    fn query(&self, plan: &Plan) -> Query {
-        match self.members.as_slice() {
-            // What is alone may wait for a lock as it would have.
-            [only] if !self.options().always => plan.one(&only.row),
+    fn query(&self, plan: &Plan, refill: Option<&IdRequest>) -> Query {
+        let mut query = match self.members.as_slice() {
+            [only] if self.is_single() => plan.one(&only.row, refill),
             members => {
                 let rows: Vec<&Row> = members.iter().map(|member| &member.row).collect();
-                plan.many(&rows, self.options().lock_timeout.as_millis())
+                let lock_timeout = self.options().lock_timeout.as_millis();
+                plan.many(&rows, Sending { lock_timeout, leaves_out: self.leaves_out, refill })
             }
-        }
+        };
+        lock(&self.leader.terms.prepared).note(&mut query);
+        query
     }
 
-    /// Gives every member its row.
+    /// Gives every member its row. Those that were left out are sent on their own.
     fn deliver<L: Leader<Row = R, Error = E>>(&mut self, plan: &Plan, rows: Vec<R>) {
-        let count = self.len() as u64;
-        self.groups.counters.note(|stats| {
-            stats.groups += 1;
-            stats.rows += count;
-            stats.largest_group = stats.largest_group.max(count);
-        });
+        let leaves_out = self.leaves_out && !self.is_single();
+        let asks_nothing = plan.fields.is_empty();
         let mut answer = Answered::<L>::new(plan, rows);
         let members = std::mem::take(&mut self.members);
-        let told = members.iter().enumerate().map(|(at, member)| {
-            let id = member.id;
-            let joined = match plan.fields.is_empty() {
-                true => Joined::Row { row: None, id },
-                false => match answer.take(at, member.row.key.as_deref().unwrap_or_default()) {
-                    Some(row) => Joined::Row { row: Some(row), id },
+        let mut missing = 0;
+        let told: Vec<_> = members
+            .iter()
+            .enumerate()
+            .map(|(at, member)| {
+                let mut row = |asked: bool| {
+                    if asked { answer.take(at, member.row.key.as_deref().unwrap_or_default()) } else { None }
+                };
+                let joined = match row(leaves_out || !asks_nothing) {
+                    row if asks_nothing && (!leaves_out || row.is_some()) => Joined::Row { row: None, id: member.id },
+                    Some(row) => Joined::Row { row: Some(row), id: member.id },
+                    None if leaves_out => {
+                        missing += 1;
+                        Joined::Alone(Pass::because(Reason::GroupFailed))
+                    }
                     None => Joined::Refused(Error::lost()),
-                },
-            };
-            (&*member.entry, joined)
+                };
+                (&*member.entry, joined)
+            })
+            .collect();
+        if missing > 0 {
+            plan.met_taken_key();
+        }
+        let count = members.len() as u64;
+        self.groups.counters.note(|stats| {
+            stats.groups += 1;
+            stats.rows += count - missing;
+            stats.rows_fallen_back += missing;
+            stats.largest_group = stats.largest_group.max(count);
         });
         self.told = self.groups.settle_all(told);
+    }
+
+    /// Two halves of the group are sent instead of it, one after the other; `false` where each would be a row or two.
+    fn halve(&mut self) -> bool {
+        const FEW: usize = 3;
+        if self.len() <= FEW {
+            return false;
+        }
+        let half = self.members.split_off(self.members.len() / 2);
+        self.later.push(half);
+        self.tries = 0;
+        self.groups.counters.note(|stats| stats.halved += 1);
+        true
     }
 
     /// Those for whom there is no id are sent on their own, and the others together.
@@ -603,7 +729,7 @@ impl<R: Send + 'static, E: Send + 'static> Group<R, E> {
     async fn one_by_one<L: Leader<Row = R, Error = E>>(&mut self, leader: &mut L, plan: &Plan) -> bool {
         while let Some(member) = self.members.first() {
             self.groups.counters.note(|stats| stats.statements += 1);
-            let result = leader.rows(&plan.one(&member.row), &plan.fields).await;
+            let result = leader.rows(&plan.one(&member.row, None), &plan.fields).await;
             let result = match result {
                 Err(error) if L::failure(&error) == Failure::Unique => {
                     match find(leader, plan, &member.row).await {
@@ -709,6 +835,11 @@ impl<R: Send + 'static, E: Send + 'static> Drop for Group<R, E> {
         } else {
             self.fall_back(Fallback::Cancelled);
         }
+        // Nothing of these was sent, or Postgres undid it.
+        while let Some(part) = self.later.pop() {
+            self.members = part;
+            self.fall_back(Fallback::Cancelled);
+        }
         Release::release(&*self.groups, &self.leader.terms.place, self.flight, self.since.elapsed());
         // And then those who are told are woken, as the group's parts are dropped after it.
     }
@@ -755,7 +886,16 @@ impl Counters {
         times.iter().copied().for_each(crate::stats::emit_held);
     }
 
-    fn is_closed(&self) -> bool {
+    /// The pass of an INSERT that could join a group and is sent as it is, as groups take longer.
+    pub(crate) fn pass_by(&self, pace: &Arc<Pace>) -> Pass {
+        self.note(|stats| {
+            stats.inserts += 1;
+            stats.alone += 1;
+        });
+        Pass::because(Reason::GroupsAreSlower).watched(pace, Instant::now())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 

@@ -28,12 +28,22 @@ pub(crate) struct Stock {
 
 /// A transaction that takes as many ids of a sequence is no small one.
 const MANY: usize = 32;
+/// With fewer ids left, more are asked for where the sequence has to be asked anyway; and so many are asked for where a transaction
+/// wants one, without any sign that it wants many.
+const FEW: u32 = 4;
 
 /// How many ids of one sequence are reserved at a time, at first and at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub first: u32,
     pub max: u32,
+}
+
+impl Bounds {
+    /// What is laid in at least where something is.
+    fn few(self) -> u32 {
+        self.first.min(FEW)
+    }
 }
 
 /// What an insert needs of one sequence.
@@ -68,6 +78,8 @@ pub(crate) struct Request {
     /// The last id of the last block, when this was asked.
     end: Option<i64>,
     doubts: u64,
+    /// It says nothing of what asking saves in transactions.
+    for_group: bool,
     coming: Coming,
 }
 
@@ -82,11 +94,7 @@ impl Request {
 impl Stock {
     /// Takes the ids that `needs` ask for, all of them or none: a run for each need, one after the other.
     pub(crate) fn take(&mut self, needs: &[Need], positions: &mut Positions, out: &mut Vec<i64>) -> bool {
-        let enough = needs.iter().all(|need| {
-            let at_hand = |shelf: &Shelf| shelf.at_hand(positions.get(need.sequence));
-            self.sequences.get(&need.sequence).map_or(0, at_hand) >= need.count
-        });
-        if !enough {
+        if !self.has_all(needs, positions) {
             return false;
         }
         for need in needs {
@@ -98,6 +106,14 @@ impl Stock {
             }
         }
         true
+    }
+
+    /// Whether there are as many as `needs` ask for.
+    pub(crate) fn has_all(&self, needs: &[Need], positions: &Positions) -> bool {
+        needs.iter().all(|need| {
+            let at_hand = |shelf: &Shelf| shelf.at_hand(positions.get(need.sequence));
+            self.sequences.get(&need.sequence).map_or(0, at_hand) >= need.count
+        })
     }
 
     /// Takes as many as there are, up to what is needed.
@@ -130,6 +146,11 @@ impl Stock {
         self.sequences.get_mut(&need.sequence).is_some_and(Shelf::wanted_before)
     }
 
+    /// Whether no insert has wanted an id of the sequence so far.
+    pub(crate) fn is_new(&self, need: &Need) -> bool {
+        self.sequences.get(&need.sequence).is_none_or(Shelf::is_new)
+    }
+
     /// Whether the sequence is so near its end that an insert had better be sent as it is.
     pub(crate) fn is_tight(&mut self, need: &Need) -> bool {
         self.sequences.get_mut(&need.sequence).is_some_and(Shelf::is_tight)
@@ -137,7 +158,42 @@ impl Stock {
 
     /// What to ask for where these ids are needed now, by a transaction that has taken `taken` before.
     pub(crate) fn request(&mut self, need: &Need, taken: usize, positions: &Positions, bounds: Bounds) -> Request {
-        let allowed = self.allowed(bounds);
+        self.request_within(self.allowed(bounds), need, taken, positions, bounds)
+    }
+
+    /// What to ask for where a transaction needs `need` and is likely to want ids of `below` as well, of which the last are those of
+    /// the rows that are likely to be the most: what may be reserved without a sign of need goes to them.
+    pub(crate) fn request_with(
+        &mut self,
+        need: &Need,
+        taken: usize,
+        below: &[Need],
+        positions: &Positions,
+        bounds: Bounds,
+    ) -> Vec<Request> {
+        let mut allowed = self.allowed(bounds);
+        let share = if below.is_empty() { allowed } else { allowed / 3 };
+        let first = self.request_within(share, need, taken, positions, bounds);
+        allowed = allowed.saturating_sub(u64::from(first.ahead));
+        let mut requests = vec![first];
+        for (at, other) in below.iter().enumerate() {
+            let share = if at + 1 == below.len() { allowed } else { allowed / 4 };
+            if let Some(request) = self.along(other, &requests[0], share, positions, bounds) {
+                allowed = allowed.saturating_sub(u64::from(request.ahead));
+                requests.push(request);
+            }
+        }
+        requests
+    }
+
+    fn request_within(
+        &mut self,
+        allowed: u64,
+        need: &Need,
+        taken: usize,
+        positions: &Positions,
+        bounds: Bounds,
+    ) -> Request {
         let count = u32::try_from(need.count).unwrap_or(u32::MAX);
         let position = positions.get(need.sequence);
         self.shelf(need, bounds).request(need.sequence, count, taken, position, bounds, allowed)
@@ -150,6 +206,13 @@ impl Stock {
         self.shelf(need, bounds).request_for_group(need.sequence, count, position, bounds)
     }
 
+    /// What is to come with a group's rows for those after it, `need` being what it took itself.
+    pub(crate) fn refill_for_group(&mut self, need: &Need, positions: &Positions, bounds: Bounds) -> Option<Request> {
+        let count = u32::try_from(need.count).unwrap_or(u32::MAX);
+        let position = positions.get(need.sequence);
+        self.shelf(need, bounds).refill_for_group(need.sequence, count, position, bounds)
+    }
+
     /// What to ask for ahead of need, where an insert is about to want ids.
     pub(crate) fn request_ahead(&mut self, need: &Need, positions: &Positions, bounds: Bounds) -> Request {
         let mut request = self.request(need, 0, positions, bounds);
@@ -158,10 +221,11 @@ impl Stock {
     }
 
     /// What to ask for of `other` on the way, while `first` is asked for.
-    pub(crate) fn along(
+    fn along(
         &mut self,
         other: &Need,
         first: &Request,
+        allowed: u64,
         positions: &Positions,
         bounds: Bounds,
     ) -> Option<Request> {
@@ -171,7 +235,7 @@ impl Stock {
         let is_small = (used as usize) < MANY;
         let mut request = shelf.along(other.sequence, first.needed + first.ahead, used, position, bounds);
         if is_small {
-            request.limit(self.allowed(bounds));
+            request.limit(allowed);
         }
         (request.ahead > 0 || request.unless_at.is_some()).then_some(request)
     }
@@ -240,7 +304,7 @@ impl Stock {
     /// How many may be reserved ahead of any sign that there will be use for them: a short program wastes few, by whatever
     /// number of tables it inserts into.
     fn allowed(&self, bounds: Bounds) -> u64 {
-        (8 * u64::from(bounds.first) + self.given * 5 / 8).saturating_sub(self.len() as u64)
+        (u64::from(bounds.first) * 3 / 2 + self.given / 4).saturating_sub(self.len() as u64)
     }
 
     fn shelf(&mut self, need: &Need, bounds: Bounds) -> &mut Shelf {

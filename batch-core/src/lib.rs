@@ -38,7 +38,7 @@
 //!     Step::Send => { /* send the statement, then: */ batch.sent(true) }
 //!     Step::Run(query) => { /* run it, then batch.ran(&rows) or batch.failed(Failure::new(error)) */ }
 //!     Step::Land => { /* only after batch.launched() */ }
-//!     Step::Join(_) => { /* only after joins_groups(): group::join(…), then batch.joined(…) */ }
+//!     Step::Join(_) => { /* only after joins_groups(…): group::join(…), then batch.joined(…) */ }
 //!     Step::Answer(answer) => { /* give the program answer.rows */ }
 //!     Step::Refuse(error) => { /* give the program the error */ }
 //!     Step::Raise(failure) => { /* give the program failure.error() */ }

@@ -45,7 +45,7 @@ impl BatchOptions {
             max_rows: 10_000,
             max_bytes: 8 << 20,
             max_age: Duration::from_secs(10),
-            first_id_block: 4,
+            first_id_block: 48,
             max_id_block: 10_000,
             catalog_max_age: Duration::from_secs(300),
             nested: Nested::Flush,
@@ -95,12 +95,12 @@ impl BatchOptions {
         self
     }
 
-    /// Reserves this many ids when a transaction first wants one of a sequence, or as many as its statement needs. A transaction
-    /// that wants more gets larger blocks, up to [`BatchOptions::max_id_block`]; what it took is laid in for the next one on
-    /// the way of its flush. What is left when the process ends stays unused, as after a rollback. A process that serves few
-    /// rows from many tables reserves fewer.
+    /// Reserves this many ids at most when a transaction first wants one of a sequence, or as many as its statement needs. A
+    /// transaction that wants more gets larger blocks, up to [`BatchOptions::max_id_block`]; what it took is laid in for the next
+    /// one on the way of its flush. What is left when the process ends stays unused, as after a rollback: so no more than one and
+    /// a half times as many are at hand, of all sequences together, before rows have taken some.
     ///
-    /// Defaults to 4.
+    /// Defaults to 48.
     ///
     /// # Panics
     ///
@@ -212,7 +212,9 @@ impl BatchOptions {
 /// A lone INSERT is sent at once, as it is. While one is on its way, or several where the server is far
 /// ([`GroupCommit::groups_per_table`]), others of its table queue, and the next of their callers sends them all as one
 /// statement on its own connection; so groups grow with the load. A group that fails is undone as a
-/// whole by Postgres, and each of its inserts is then sent on its own.
+/// whole by Postgres. It is sent again without the rows of which a key is taken, or in halves, and what is left of it on its own.
+///
+/// Where inserts take no longer without groups, as is measured all the time, they are sent as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupCommit {
     pub(crate) max_rows: usize,

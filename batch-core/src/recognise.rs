@@ -3,6 +3,7 @@
 //! An INSERT is parsed, every other statement only tokenized, both once per distinct SQL text (see [`Texts`]).
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use sqlparser::ast::{
@@ -34,6 +35,8 @@ pub struct Recognised {
     timeouts: Box<[Setting]>,
     /// Where all it does is to give settings values that stand in it.
     pub(crate) assigns: Option<Assigns>,
+    /// It is an INSERT that joined a group once.
+    pub(crate) joined: AtomicBool,
 }
 
 /// What kind of session it makes of another is always the same.
@@ -75,6 +78,7 @@ impl Recognised {
             opening: None,
             timeouts: Box::default(),
             assigns: None,
+            joined: AtomicBool::new(false),
         }
     }
 

@@ -10,13 +10,12 @@ use crate::catalog::Catalog;
 use crate::database::{Database, lock};
 use crate::eligible::Reason;
 use crate::group::plan::Plan as GroupPlan;
-use crate::group::{Counters, Groups};
+use crate::group::{Counters, Groups, Pace};
 use crate::options::BatchOptions;
 use crate::readings::Readings;
 use crate::recent::Recent;
 use crate::recognise::{Recognised, Texts};
 use crate::statement::BindType;
-use crate::stats::GroupStats;
 
 /// How many strings are remembered that no connection was made by for long, and for which batching is off.
 const MAX_SITES: usize = 256;
@@ -38,6 +37,8 @@ pub(crate) struct Site {
     /// Inserts of all connections that may be committed in groups, by the adapters' row and error.
     groups: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     group_counters: Arc<Counters>,
+    /// Whether groups pay, by adapter.
+    paces: Mutex<HashMap<&'static str, Arc<Pace>>>,
     group_plans: Mutex<GroupPlans>,
 }
 
@@ -93,6 +94,7 @@ impl Site {
         *lock(&self.options) = Arc::new(options);
         lock(&self.group_plans).clear();
         self.group_counters.open();
+        lock(&self.paces).values().for_each(|pace| pace.begin());
         self.on.store(true, Ordering::Release);
     }
 
@@ -128,8 +130,12 @@ impl Site {
         groups.downcast().unwrap_or_else(|_| Arc::new(Groups::new(Arc::clone(&self.group_counters))))
     }
 
-    pub(crate) fn group_stats(&self) -> GroupStats {
-        self.group_counters.stats()
+    pub(crate) fn pace(&self, adapter: &'static str) -> Arc<Pace> {
+        Arc::clone(lock(&self.paces).entry(adapter).or_default())
+    }
+
+    pub(crate) fn group_counters(&self) -> &Counters {
+        &self.group_counters
     }
 
     /// How a statement travels in a group, or why it does not: decided once for all connections, so that they share it.

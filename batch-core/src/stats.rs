@@ -49,7 +49,7 @@ pub struct Stats {
 pub struct GroupStats {
     /// INSERT statements that could have joined a group.
     pub inserts: u64,
-    /// Those among them that found nothing to join, and were sent alone and as they are.
+    /// Those among them that found nothing to join, or that groups would have made slower, and were sent alone and as they are.
     pub alone: u64,
     /// Those among them that the queue had no room for ([`WhenFull::Refuse`](crate::WhenFull::Refuse)).
     pub refused: u64,
@@ -71,9 +71,11 @@ pub struct GroupStats {
     pub ids_used: u64,
     /// Times that a group was sent again.
     pub retries: u64,
+    /// Times that a group failed and its halves were sent instead.
+    pub halved: u64,
     /// Groups that failed, and whose inserts were then sent on their own, by cause.
     pub fallbacks: BTreeMap<Fallback, u64>,
-    /// Rows of those.
+    /// Rows of those, and rows that a group left out, as a key of theirs was taken.
     pub rows_fallen_back: u64,
     /// How long rows of groups were held, from the queue to the commit, added up.
     pub time_queued: Duration,
@@ -148,6 +150,7 @@ pub(crate) fn emit(before: &GroupStats, after: &GroupStats) {
         ("batch_group_statements_total", before.statements, after.statements),
         ("batch_group_reservations_total", before.reservations, after.reservations),
         ("batch_group_retries_total", before.retries, after.retries),
+        ("batch_group_halved_total", before.halved, after.halved),
     ];
     for (name, before, after) in counters.into_iter().filter(|(_, before, after)| after > before) {
         metrics::counter!(name).increment(after - before);

@@ -31,7 +31,8 @@ use crate::{bind, group, run};
 #[allow(missing_debug_implementations, reason = "diesel::PgConnection has none")]
 pub struct PgConnection {
     inner: Inner,
-    batch: Batch,
+    /// Apart, as pools move their connections about.
+    batch: Box<Batch>,
     known: Known,
 }
 
@@ -195,8 +196,8 @@ impl Connection for PgConnection {
 
     fn establish(database_url: &str) -> ConnectionResult<Self> {
         let inner = diesel::PgConnection::establish(database_url)?;
-        let batch = Batch::new(database_url).holds_begin().prepares_late().joins_groups();
-        Ok(Self { inner: Inner::new(inner), batch, known: Known::default() })
+        let batch = Batch::new(database_url).holds_begin().prepares_late().joins_groups("diesel");
+        Ok(Self { inner: Inner::new(inner), batch: Box::new(batch), known: Known::default() })
     }
 
     fn test_transaction<T, E, F>(&mut self, f: F) -> T

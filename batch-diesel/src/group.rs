@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use batch_core::group::{self, Failure, Group, Joined, Leader, Member, Request, Shutdown};
+use batch_core::group::{self, Failure, Group, Joined, Leader, Member, Request, RowsAndIds, Shutdown};
 use batch_core::{Batch, Field, Query, Rows, TextRow};
 use diesel::PgConnection;
 use diesel::connection::{DefaultLoadingMode, LoadConnection};
@@ -60,6 +60,13 @@ impl Leader for Caller<'_> {
         rows.map(|row| Ok(one(&row?, fields))).collect()
     }
 
+    async fn rows_and_ids(&mut self, query: &Query, fields: &Arc<[Field]>) -> QueryResult<RowsAndIds<Rows>> {
+        let mut ids = None;
+        let rows = LoadConnection::<DefaultLoadingMode>::load(self.conn, EngineQuery(query))?;
+        let rows: QueryResult<_> = rows.map(|row| Ok(one_and_ids(&row?, fields, &mut ids))).collect();
+        Ok((rows?, ids))
+    }
+
     fn value(row: &Rows, column: usize) -> Option<&[u8]> {
         row.get(0, column)
     }
@@ -84,6 +91,19 @@ pub(crate) fn one<'a>(row: &impl Row<'a, diesel::pg::Pg>, fields: &Arc<[Field]>)
         fields,
         cells.iter().map(|cell| cell.as_ref().and_then(|field| field.value()).map(|value| value.as_bytes())),
     )
+}
+
+/// The same of a row with a text behind those columns, if it has one.
+pub(crate) fn one_and_ids<'a>(
+    row: &impl Row<'a, diesel::pg::Pg>,
+    fields: &Arc<[Field]>,
+    ids: &mut Option<String>,
+) -> Rows {
+    let text = row.get(fields.len());
+    if let Some(text) = text.as_ref().and_then(|field| field.value()) {
+        *ids = Some(String::from_utf8_lossy(text.as_bytes()).into_owned());
+    }
+    one(row, fields)
 }
 
 /// Diesel tells some of Postgres' codes by its kinds. The others it keeps for itself; their messages, where they are in

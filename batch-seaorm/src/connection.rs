@@ -304,6 +304,12 @@ impl DatabaseConnection {
             outside.recognised = Some(recognised);
             return Ok(Ran::Not(outside));
         }
+        let alone = self.shared.home().goes_alone(&recognised);
+        if alone.is_some() {
+            outside.recognised = Some(recognised);
+            outside.pass = alone;
+            return Ok(Ran::Not(outside));
+        }
         let binds = bind::binds(stmt.values.as_ref());
         let asked = self.shared.home().ask_to_join(&recognised, &binds);
         if let Asked::ReadCatalog(_) = asked {

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batch_core::group::{Failure as Kind, Group, Leader, Member};
-use batch_core::{Batch, Field, Query, Seat, TextRow};
+use batch_core::group::{Failure as Kind, Group, Leader, Member, RowsAndIds};
+use batch_core::{Batch, Field, Query, Rows, Seat, TextRow};
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::postgres::{PgPool, PgRow};
 use sea_orm::sqlx::{self, Postgres, Row};
@@ -109,6 +109,23 @@ impl Leader for Connection {
 
     async fn rows(&mut self, query: &Query, _: &Arc<[Field]>) -> Result<Vec<PgRow>, Failure> {
         self.with(async |conn| run::rows(conn, query).await).await
+    }
+
+    async fn rows_and_ids(&mut self, query: &Query, fields: &Arc<[Field]>) -> Result<RowsAndIds<PgRow>, Failure> {
+        // Before anything is sent, as it may be that there is none.
+        let mirror = self.shared.mirror().await?;
+        let rows = self.with(async |conn| run::rows(conn, query).await).await?;
+        let ids = rows.iter().find_map(|row| Self::value(row, fields.len()));
+        let ids = ids.map(|text| String::from_utf8_lossy(text).into_owned());
+        if fields.is_empty() {
+            self.shared.put_back(mirror);
+            return Ok((rows, ids));
+        }
+        // A program can see each column that a row has.
+        let values = rows.iter().flat_map(|row| (0..fields.len()).map(|column| Self::value(row, column)));
+        let (mirror, rows) = mirror.rows(&Rows::several(fields, rows.len(), values)).await?;
+        self.shared.put_back(mirror);
+        Ok((rows, ids))
     }
 
     fn value(row: &PgRow, column: usize) -> Option<&[u8]> {

@@ -1,17 +1,18 @@
 //! INSERTs outside of transactions that may join a group (`group.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Batch, Offer, Step};
-use crate::answer::{Answer, Rows};
+use crate::answer::{Answer, Field, Rows};
 use crate::eligible::Reason;
 use crate::failure::Failure;
 use crate::group::plan::{Key, Plan};
 use crate::group::{self, GivenId, Joined, Pass, Place, Request, Shutdown, Terms};
 use crate::ids::{Losses, Position};
 use crate::recognise::{Insert, Kind, Recognised};
-use crate::statement::Binds;
+use crate::statement::{Binds, FIRST_OWN_OID};
 
 /// What an INSERT outside of transactions does, on a driver that hands out another connection for each statement.
 #[derive(Debug)]
@@ -31,16 +32,29 @@ pub(super) enum Refusal {
 }
 
 impl Batch {
-    /// The adapter can do [`Step::Join`].
+    /// The adapter of this name can do [`Step::Join`]. What groups gain is measured for each adapter.
     #[must_use]
-    pub fn joins_groups(mut self) -> Self {
+    pub fn joins_groups(mut self, adapter: &'static str) -> Self {
         self.joins_groups = true;
+        self.pace = self.site.pace(adapter);
         self
     }
 
     /// Whether single-row INSERTs outside of transactions are committed in groups.
     pub fn groups_commits(&self) -> bool {
         self.is_on() && self.site.options().group_commit.is_some()
+    }
+
+    /// The pass of an INSERT on a connection of the pool, outside of transactions, that could join a group, where groups take
+    /// longer: then its binds are not needed.
+    pub fn goes_alone(&self, recognised: &Recognised) -> Option<Pass> {
+        let counters = self.site.group_counters();
+        let is_so = self.is_slower_in_groups(recognised) && !counters.is_closed();
+        is_so.then(|| counters.pass_by(&self.pace))
+    }
+
+    pub(super) fn is_slower_in_groups(&self, recognised: &Recognised) -> bool {
+        recognised.joined.load(Ordering::Relaxed) && self.pace.goes_alone()
     }
 
     pub(super) fn may_join(&self) -> bool {
@@ -99,6 +113,9 @@ impl Batch {
             Err(reason) => return send(reason),
         };
         let row = plan.row(binds).map_err(Refusal::Send)?;
+        if !options.always {
+            recognised.joined.store(true, Ordering::Relaxed);
+        }
         let (position, losses) = match &plan.key {
             Some(Key::Id { sequence, .. }) => (self.positions.get(*sequence), self.positions.losses(*sequence)),
             _ => (Position::Start, Losses::default()),
@@ -106,7 +123,25 @@ impl Batch {
         let place =
             Place { login: Arc::clone(&self.login), catalog: Arc::as_ptr(&catalog) as usize, table: plan.table.oid };
         let (site, database) = (Arc::clone(&self.site), Arc::clone(&self.database));
-        Ok(Request { row, terms: Terms { site, database, place, plan, position, losses, all_options, options } })
+        let (pace, prepared) = (Arc::clone(&self.pace), Arc::clone(&self.prepared));
+        let is_known = |field: &Field| !self.built_in_types_only || field.type_oid < FIRST_OWN_OID;
+        let brings_ids = plan.table.can_select && plan.fields.iter().all(is_known);
+        Ok(Request {
+            row,
+            terms: Terms {
+                site,
+                database,
+                place,
+                plan,
+                position,
+                losses,
+                pace,
+                prepared,
+                brings_ids,
+                all_options,
+                options,
+            },
+        })
     }
 
     /// What became of the INSERT of the last [`Step::Join`]. `keep` makes a failure of the adapter's error.

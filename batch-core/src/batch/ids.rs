@@ -26,13 +26,12 @@ impl Batch {
         let taken = std::mem::take(&mut self.transaction.taken);
         let in_all = |need: &Need| taken.iter().find(|taken| taken.need.sequence == need.sequence);
         let requests = self.with_ids(|stock, positions| {
-            let request =
-                |need: &Need| stock.request(need, in_all(need).map_or(0, |taken| taken.in_all), positions, bounds);
-            let mut requests: Vec<Request> = needs.iter().map(request).collect();
-            for other in wanted.iter().filter(|other| !needs.iter().any(|need| need.sequence == other.sequence)) {
-                let Some(first) = requests.first() else { break };
-                requests.extend(stock.along(other, first, positions, bounds));
-            }
+            let taken = |need: &Need| in_all(need).map_or(0, |taken| taken.in_all);
+            let is_needed = |other: &&Need| needs.iter().any(|need| need.sequence == other.sequence);
+            let Some((first, others)) = needs.split_first() else { return Vec::new() };
+            let below: Vec<Need> = wanted.iter().filter(|other| !is_needed(other)).copied().collect();
+            let mut requests = stock.request_with(first, taken(first), &below, positions, bounds);
+            requests.extend(others.iter().map(|need| stock.request(need, taken(need), positions, bounds)));
             requests
         });
         self.transaction.wanted = wanted;

@@ -13,7 +13,7 @@ use crate::group::Request;
 use crate::ids::Need;
 use crate::limits::{self, Load, Shapes, Size};
 use crate::pending::{self, Known, TableRows};
-use crate::recognise::{Insert, Kind, Recognised};
+use crate::recognise::{Insert, Kind, Recognised, Value};
 use crate::reserve::Clocks;
 use crate::statement::{BindType, Binds, FIRST_OWN_OID, oid};
 use crate::stats::FlushCause;
@@ -179,8 +179,8 @@ impl Batch {
             return Decision::ReadCatalog;
         }
         let Some(catalog) = self.session.catalog.clone() else { return Decision::Send(Reason::CatalogUnreadable) };
-        // On a new connection this takes the place of the round trip that prepares the INSERT.
-        if self.is_guessing() {
+        // The answer tells of the settings as well.
+        if self.is_guessing() && self.session.unsettled.is_some() {
             return Decision::AskWho;
         }
         let costs_nothing = self.begin_goes_along();
@@ -233,6 +233,16 @@ impl Batch {
         }
         if self.session.was_unsettled || self.session.values_differ || self.session.is_tangled {
             return Decision::Send(Reason::Settings);
+        }
+        // The binds may have been left out, as it was so a moment ago.
+        let is_bare = binds.types.is_empty() && insert.values.iter().any(|value| matches!(value, Value::Bind { .. }));
+        if let Some(pass) = self.goes_alone(recognised) {
+            let reason = pass.reason;
+            self.pass = Some(pass);
+            return Decision::Send(reason);
+        }
+        if is_bare {
+            return Decision::Send(Reason::GroupsAreSlower);
         }
         if self.is_guessing() && self.catalog().is_some() {
             return Decision::AskWho;
@@ -399,7 +409,7 @@ impl Batch {
         let mut made = std::mem::take(&mut self.scratch.made);
         made.clear();
         if plan.made.is_empty() {
-            return Ok(made);
+            return if self.is_guessing() { Err(Decision::AskWho) } else { Ok(made) };
         }
         let mut needs = std::mem::take(&mut self.scratch.needs);
         let mut ids = std::mem::take(&mut self.scratch.ids);
@@ -454,7 +464,13 @@ impl Batch {
         if needs.iter().any(|need| need.after_unassigned) {
             return Err(Decision::Flush(FlushCause::Ids));
         }
-        if self.with_ids(|stock, positions| stock.take(needs, positions, ids)) {
+        // What is at hand may be of another database, until the server has said which this is: with the ids, where there are not enough.
+        // On a new connection that takes the place of the round trip that prepares the INSERT.
+        let is_guessing = self.is_guessing();
+        if is_guessing && self.with_ids(|stock, positions| stock.has_all(needs, positions)) {
+            return Err(Decision::AskWho);
+        }
+        if !is_guessing && self.with_ids(|stock, positions| stock.take(needs, positions, ids)) {
             self.used_reserved_ids |= !needs.is_empty();
             self.took(needs);
             return Ok(());
@@ -470,6 +486,11 @@ impl Batch {
         if lacks_clock && self.transaction.begin_is_held && !self.begin_travels {
             return Err(Decision::Begin);
         }
+        // One insert may be all that follows, or one and one below it: asking would cost more than sending them. Others show that it is
+        // not.
+        const FIRST_USES: u32 = 2;
+        let is_one_of_many = self.transaction.first_uses >= FIRST_USES
+            && needs.iter().all(|need| self.with_stock(|stock| stock.is_new(need)));
         // Every sequence is marked, so this must not stop at the first.
         let wanted_before = self.with_stock(|stock| needs.iter().filter(|need| stock.wanted_before(need)).count() > 0);
         for need in needs.iter() {
@@ -478,9 +499,10 @@ impl Batch {
             }
         }
         self.want_below(&plan.table);
-        Err(if wanted_before || self.reserving_costs_nothing() {
+        Err(if wanted_before || is_one_of_many || is_guessing || self.reserving_costs_nothing() {
             Decision::Reserve(needs.clone())
         } else {
+            self.transaction.first_uses += 1;
             Decision::Send(Reason::FirstUse)
         })
     }
@@ -501,7 +523,8 @@ impl Batch {
             }
         }
         let options = Arc::clone(&self.options);
-        let below = catalog.tables().iter().filter(|table| found[1..].contains(&table.oid));
+        // Those that are farther below come later, and are likely to be more.
+        let below = found[1..].iter().filter_map(|oid| catalog.tables().iter().find(|table| table.oid == *oid));
         for sequence in below.filter(|table| surely_waits(table, &options)).flat_map(|table| table.sequences()) {
             let (sequence, descending) = (sequence.oid, sequence.descending);
             let need = Need::likely(sequence, descending, 1);

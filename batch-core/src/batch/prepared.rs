@@ -21,7 +21,7 @@ const LONG: u64 = 256;
 
 /// What is prepared on a connection, or on those of a pool.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     /// The driver sends a statement unprepared in a single round trip: preparing it costs one more, which planning it anew takes a
     /// few times to make up for.
     pub late: bool,
@@ -36,7 +36,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Says whether a statement is to be prepared, which is about to be run.
-    pub(super) fn note(&mut self, query: &mut Query) {
+    pub(crate) fn note(&mut self, query: &mut Query) {
         if !query.cacheable {
             return;
         }

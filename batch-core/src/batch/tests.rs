@@ -1175,7 +1175,7 @@ mod overlap {
         }
         let mut program = flying();
         assert_eq!(program.user("asks for an id"), id(1));
-        assert_eq!(program.wire(), ["landed", "reserve 4 of 1"]);
+        assert_eq!(program.wire(), ["landed", "reserve 48 of 1"]);
         let mut program = flying();
         assert_eq!(program.flush(), waits());
         assert_eq!(program.wire(), ["landed", "flush notes"]);
@@ -1370,7 +1370,7 @@ mod reserving_on_the_way {
         }
         assert_eq!(program.wire().last().unwrap(), "BEGIN");
         assert!(matches!(program.user("a"), Seen::Answer(_)));
-        assert_eq!(program.wire(), ["reserve 64 of 1"]);
+        assert_eq!(program.wire(), ["reserve 184 of 1"]);
     }
 
     #[test]
@@ -1390,7 +1390,7 @@ mod reserving_on_the_way {
         program.run("BEGIN");
         program.run_with(NOTE, [text("a")]);
         program.user("a");
-        assert_eq!(program.wire(), ["BEGIN", "reserve 64 of 1 64 of 2 64 of 3"], "not of one that may be sent");
+        assert_eq!(program.wire(), ["BEGIN", "reserve 33 of 1 16 of 2 48 of 3"], "not of one that may be sent");
         program.run("COMMIT");
         assert_eq!(program.wire(), ["flush notes users", "COMMIT"]);
     }

@@ -6,14 +6,17 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::answer::Field;
 use crate::catalog::{Catalog, Default, Table};
 use crate::eligible::{ID, Reason, can_unnest, mentioned, output};
 use crate::flush::{array_of, quoted};
+use crate::ids::Request;
 use crate::limits::{MAX_PARAMS, Size};
 use crate::options::BatchOptions;
 use crate::recognise::{Insert, Returned, TypeName, Value};
+use crate::reserve;
 use crate::statement::{BindType, Binds, Param, Purpose, Query, oid};
 use crate::stored::{self, Rule, Stored};
 
@@ -24,9 +27,13 @@ pub(crate) struct Plan {
     pub table: Arc<Table>,
     columns: Vec<Sent>,
     pub key: Option<Key>,
-    /// Where the key's columns are in what RETURNING asks for.
+    /// Where the key's columns are in what comes back.
     pub key_output: Vec<usize>,
     pub fields: Arc<[Field]>,
+    /// Where nothing is asked for: the engine's key, which tells the rows that are in.
+    key_field: Option<(String, Arc<[Field]>)>,
+    /// How many groups are still likely to meet a key that is taken.
+    taken: AtomicU32,
     can_unnest: bool,
     /// `INSERT INTO table (columns)`
     head: String,
@@ -72,6 +79,20 @@ pub(crate) struct Row {
     pub key: Option<Vec<u8>>,
     pub bytes: usize,
 }
+
+/// How several rows are sent as one statement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending<'a> {
+    /// How long it waits for a lock, in milliseconds.
+    pub lock_timeout: u128,
+    /// Rows of which a key is taken are left out; without that they fail the statement.
+    pub leaves_out: bool,
+    /// Ids that come with the rows, for later groups.
+    pub refill: Option<&'a Request>,
+}
+
+/// So many groups leave out what is taken, after one that met a key that was.
+const CAREFUL: u32 = 64;
 
 impl Plan {
     pub(crate) fn make(
@@ -140,8 +161,16 @@ impl Plan {
             return Err(Reason::Form);
         }
         let place = |column: &usize| output.iter().position(|asked| asked == column);
-        let key_output = key_columns.iter().filter_map(place).collect();
+        let key_output = match output.is_empty() && is_made {
+            true => vec![0],
+            false => key_columns.iter().filter_map(place).collect(),
+        };
         let found = is_made.then(|| found(insert, table, key_columns[0]));
+        let key_field = (is_made && output.is_empty()).then(|| {
+            let column = &table.columns[key_columns[0]];
+            let field = Field { name: column.name.clone(), type_oid: column.base_oid };
+            (quoted(&column.name), Arc::from([field]))
+        });
         Ok(Self {
             catalog: Arc::clone(catalog),
             can_unnest: columns.iter().all(|sent| can_unnest(sent.bind, &table.columns[sent.column])),
@@ -152,6 +181,8 @@ impl Plan {
             columns,
             key,
             key_output,
+            key_field,
+            taken: AtomicU32::new(0),
             fields: fields.into(),
         })
     }
@@ -236,8 +267,8 @@ impl Plan {
         true
     }
 
-    /// One row, sent as a statement of its own that waits for locks as long as the session does.
-    pub(crate) fn one(&self, row: &Row) -> Query {
+    /// One row, sent as a statement of its own that waits for locks as long as the session does; and ids for later groups.
+    pub(crate) fn one(&self, row: &Row, refill: Option<&Request>) -> Query {
         let mut query = Query::new(Purpose::Flush, format!("{} VALUES (", self.head));
         for (at, (sent, value)) in self.columns.iter().zip(&row.values).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -245,12 +276,16 @@ impl Plan {
             query.params.push(Param { type_oid: sent.bind.oid, value: value.clone() });
         }
         let _ = write!(query.sql, "){}", self.tail);
+        if let Some(request) = refill {
+            self.write_refill(&mut query, &[row], false, request);
+        }
         query
     }
 
-    /// Several rows as one statement, which waits for a lock for at most so many milliseconds: the CTE is run before the
-    /// rows that are joined with it, and what it sets ends with the statement.
-    pub(crate) fn many(&self, rows: &[&Row], lock_timeout: u128) -> Query {
+    /// Several rows as one statement. The CTE is run before the rows that are joined with it, and what it sets ends with the
+    /// statement.
+    pub(crate) fn many(&self, rows: &[&Row], sending: Sending<'_>) -> Query {
+        let Sending { lock_timeout, leaves_out, refill } = sending;
         let mut query = Query::new(Purpose::Flush, "");
         let _ = write!(
             query.sql,
@@ -267,8 +302,53 @@ impl Plan {
         } else {
             self.write_values(&mut query, rows);
         }
-        query.sql.push_str(&self.tail);
+        if leaves_out {
+            query.sql.push_str(" ON CONFLICT DO NOTHING");
+        }
+        match self.key_field.as_ref().filter(|_| leaves_out) {
+            Some((key, _)) => _ = write!(query.sql, " RETURNING {key}"),
+            None => query.sql.push_str(&self.tail),
+        }
+        if let Some(request) = refill {
+            self.write_refill(&mut query, rows, leaves_out, request);
+        }
         query
+    }
+
+    /// One more column, in which the last row brings ids. Postgres computes it once, and not for a statement that fails
+    /// before that row.
+    fn write_refill(&self, query: &mut Query, rows: &[&Row], leaves_out: bool, request: &Request) {
+        let last = self.columns.iter().position(|sent| matches!(sent.source, Source::Key));
+        let (Some(at), Some(row)) = (last, rows.last()) else { return };
+        let key = quoted(&self.table.columns[self.columns[at].column].name);
+        let start = if self.fields(leaves_out).is_empty() { " RETURNING" } else { "," };
+        query.params.push(Param { type_oid: oid::INT8, value: row.values[at].clone() });
+        let number = query.params.len();
+        query.params.extend(reserve::refill_params(request));
+        let _ = write!(query.sql, "{start} CASE WHEN {key} = ${number} THEN {} END", reserve::refill_sql(number + 1));
+    }
+
+    /// The columns that come back.
+    pub(crate) fn fields(&self, leaves_out: bool) -> &Arc<[Field]> {
+        match &self.key_field {
+            Some((_, fields)) if leaves_out => fields,
+            _ => &self.fields,
+        }
+    }
+
+    /// Whether rows of which a key is taken can be left out, and are then known.
+    pub(crate) fn can_leave_out(&self) -> bool {
+        !self.table.has_late_keys && self.table.can_select && !self.fields(true).is_empty()
+    }
+
+    /// Whether this group had better leave out what is taken, as one did lately.
+    pub(crate) fn is_careful(&self) -> bool {
+        let less = |taken: u32| taken.checked_sub(1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+
+    pub(crate) fn met_taken_key(&self) {
+        self.taken.store(CAREFUL, Ordering::Release);
     }
 
     fn write_arrays(&self, query: &mut Query, rows: &[&Row]) {

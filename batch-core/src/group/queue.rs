@@ -286,6 +286,7 @@ impl<R, E> Groups<R, E> {
         E: 'a,
     {
         let (mut wakers, mut held, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut took, mut pace) = (Vec::new(), None);
         let now = Instant::now();
         let mut state = lock(&self.state);
         for (entry, joined) in all {
@@ -293,15 +294,25 @@ impl<R, E> Groups<R, E> {
             if std::mem::replace(&mut cell.is_settled, true) {
                 continue;
             }
+            let time = now.saturating_duration_since(entry.since);
+            // The others go on, and it is known later how long they took.
+            if matches!(joined, Joined::Row { .. }) && !entry.terms.options.always {
+                took.push(time);
+                pace = Some(&entry.terms.pace);
+            }
             cell.joined = Some(joined);
             wakers.extend(cell.waker.take());
             bytes += entry.bytes;
-            held.push(now.saturating_duration_since(entry.since));
+            held.push(time);
         }
         state.give_room(held.len(), bytes);
         let depth = state.rows as u64;
         drop(state);
         self.counters.note_held(depth, &held);
+        // They are of one group, and so of one adapter.
+        if let Some(pace) = pace {
+            pace.note(took, now);
+        }
         Told(wakers)
     }
 
@@ -628,6 +639,11 @@ impl<R, E> Entry<R, E> {
     fn can_be_woken(&self) -> bool {
         let cell = lock(&self.cell);
         cell.can_lead() && cell.waker.is_some()
+    }
+
+    /// When it came.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Its row, for the group that takes it out of the queue.

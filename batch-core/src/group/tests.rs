@@ -38,8 +38,12 @@ fn plan(row: TableRow, sql: &str, values: impl IntoIterator<Item = Bind>) -> Res
     Ok((plan, row))
 }
 
+const PLAINLY: Sending<'_> = Sending { lock_timeout: 100, leaves_out: false, refill: None };
+
 fn refused(row: TableRow, sql: &str, values: impl IntoIterator<Item = Bind>) -> Reason {
-    plan(row, sql, values).map(|(plan, _)| plan.one(&Row { values: Vec::new(), key: None, bytes: 0 }).sql).unwrap_err()
+    plan(row, sql, values)
+        .map(|(plan, _)| plan.one(&Row { values: Vec::new(), key: None, bytes: 0 }, None).sql)
+        .unwrap_err()
 }
 
 #[test]
@@ -47,12 +51,12 @@ fn a_group_is_one_insert_whose_lock_timeout_ends_with_it() {
     let (plan, mut row) = plan(users(), ADD_USER, [text("a")]).unwrap();
     assert!(plan.set_id(&mut row, 5));
     assert_eq!(
-        plan.many(&[&row, &row], 100).sql,
+        plan.many(&[&row, &row], PLAINLY).sql,
         "WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', '100ms', true)) \
          INSERT INTO users (\"name\", \"id\") SELECT u.c0, u.c1 \
          FROM limits, (SELECT unnest($1) AS c0, unnest($2) AS c1) AS u RETURNING \"id\", \"name\""
     );
-    let one = plan.one(&row);
+    let one = plan.one(&row, None);
     assert_eq!(one.sql, "INSERT INTO users (\"name\", \"id\") VALUES ($1, $2) RETURNING \"id\", \"name\"");
     assert_eq!(one.params[1].value.as_deref(), Some(&5_i64.to_be_bytes()[..]));
     let found = plan.found(&[&row]).unwrap();
@@ -66,7 +70,7 @@ fn arrays_travel_row_by_row_and_nulls_with_their_type() {
     let sql = "INSERT INTO t (a) VALUES ($1)";
     let (plan, row) = plan(lists, sql, [int4s(&[1, 2])]).unwrap();
     let none = Row { values: vec![None], ..row.clone() };
-    let query = plan.many(&[&row, &none], 100);
+    let query = plan.many(&[&row, &none], PLAINLY);
     assert!(query.sql.ends_with("SELECT u.c0 FROM limits, (VALUES ($1), ($2)) AS u (c0)"), "{}", query.sql);
     assert_eq!((query.params[1].type_oid, &query.params[1].value), (query.params[0].type_oid, &None));
     assert!(!query.cacheable);
@@ -78,7 +82,7 @@ fn a_column_that_is_left_to_its_default_is_left_to_postgres() {
         users().column(column("kind", "text").default("'x'::text")).column(column("n", "float8").default("random()"));
     let sql = "INSERT INTO users (name, kind) VALUES ($1, DEFAULT) RETURNING *";
     let (plan, row) = plan(row, sql, [text("a")]).unwrap();
-    assert_eq!(plan.one(&row).sql, "INSERT INTO users (\"name\", \"id\") VALUES ($1, $2) RETURNING *");
+    assert_eq!(plan.one(&row, None).sql, "INSERT INTO users (\"name\", \"id\") VALUES ($1, $2) RETURNING *");
 }
 
 #[test]
@@ -182,6 +186,23 @@ fn values(param: &crate::Param) -> Vec<Vec<u8>> {
 }
 
 impl Server {
+    /// What it says to a question for ids of one sequence.
+    fn reserve(&mut self, params: &[crate::Param]) -> String {
+        let number = |at: usize| {
+            let array = params[at].value.as_ref().unwrap();
+            let bytes = array.get(24..).filter(|bytes| !bytes.is_empty());
+            bytes.map_or(-1, |bytes| bytes.iter().fold(0, |number, &byte| number << 8 | i64::from(byte)))
+        };
+        self.give(if number(3) == self.next_id { 0 } else { number(1) + number(2) })
+    }
+
+    fn give(&mut self, count: i64) -> String {
+        let at = self.next_id;
+        let ids: Vec<String> = (1..=count).map(|n| (at + n).to_string()).collect();
+        self.next_id += count;
+        format!("{at} 1 1000000 {}", ids.join(" "))
+    }
+
     fn execute(&mut self, query: &Query) -> Result<Vec<User>, Failure> {
         let id = |bytes: &[u8]| i64::from_be_bytes(bytes.try_into().unwrap());
         let user = |(id, name): &(i64, String)| (id.to_be_bytes().to_vec(), name.clone());
@@ -190,11 +211,14 @@ impl Server {
             return Ok(self.rows.iter().filter(|(id, _)| ids.contains(id)).map(user).collect());
         }
         let names = values(&query.params[0]).into_iter().map(|name| String::from_utf8(name).unwrap());
-        let new: Vec<_> = values(&query.params[1]).iter().map(|bytes| id(bytes)).zip(names).collect();
+        let mut new: Vec<_> = values(&query.params[1]).iter().map(|bytes| id(bytes)).zip(names).collect();
         if new.iter().any(|(_, name)| name == "bad") {
             return Err(Failure::Other);
         }
-        if new.iter().any(|(id, _)| self.rows.iter().any(|(other, _)| other == id)) {
+        let is_taken = |(id, name): &(i64, String)| name == "taken" || self.rows.iter().any(|(other, _)| other == id);
+        if query.sql.contains("ON CONFLICT DO NOTHING") {
+            new.retain(|row| !is_taken(row));
+        } else if new.iter().any(is_taken) {
             return Err(Failure::Unique);
         }
         self.rows.extend(new.iter().cloned());
@@ -223,18 +247,8 @@ impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
                 Some(Fate::Fails(failure)) => return Err(failure),
                 Some(Fate::Runs | Fate::AnswerLate) | None => {}
             }
-            let number = |at: usize| {
-                let array = query.params[at].value.as_ref().unwrap();
-                array
-                    .get(24..)
-                    .filter(|bytes| !bytes.is_empty())
-                    .map_or(-1, |bytes| bytes.iter().fold(0, |number, &byte| number << 8 | i64::from(byte)))
-            };
-            let at = server.next_id;
-            let count = if number(3) == at { 0 } else { number(1) + number(2) };
-            let ids: Vec<String> = (1..=count).map(|n| (at + n).to_string()).collect();
-            server.next_id += count;
-            (format!("{at} 1 1000000 {}", ids.join(" ")), fate)
+            let said = server.reserve(&query.params);
+            (said, fate)
         };
         if fate == Some(Fate::AnswerLate) {
             time::sleep(40 * ALONE).await;
@@ -246,6 +260,16 @@ impl<const RECONNECTS: bool> Leader for Conn<RECONNECTS> {
         // Others arrive meanwhile.
         tokio::task::yield_now().await;
         self.run(query)
+    }
+
+    async fn rows_and_ids(&mut self, query: &Query, _: &Arc<[Field]>) -> Result<RowsAndIds<User>, Failure> {
+        tokio::task::yield_now().await;
+        let rows = self.run(query)?;
+        let last = query.params[2].value.as_ref();
+        let ids = rows.iter().any(|(id, _)| Some(id) == last);
+        let ahead = query.params[4].value.as_ref().unwrap();
+        let ahead = ahead.iter().fold(0, |number, &byte| number << 8 | i64::from(byte));
+        Ok((rows, ids.then(|| lock(&self.server).give(ahead))))
     }
 
     fn value(row: &User, column: usize) -> Option<&[u8]> {
@@ -544,6 +568,101 @@ async fn a_group_that_fails_is_sent_one_by_one() {
     assert_eq!((sent[&Reason::Alone], sent[&Reason::GroupFailed]), (1, 2));
 }
 
+/// Only the rows beside the bad one are sent on their own, however many others there are.
+#[tokio::test]
+async fn a_larger_group_that_fails_is_halved() {
+    let world = World::<true>::new(GroupCommit::new());
+    let told = world.together(&["alone", "a", "b", "c", "d", "e", "bad", "g", "h"]).await;
+    assert_eq!(names(&told[..4]), ["a", "b", "c", "d"]);
+    assert_eq!(told[4..6], [Told::Alone, Told::Alone]);
+    assert_eq!(names(&told[6..]), ["g", "h"]);
+    let stats = world.stats();
+    assert_eq!((stats.halved, stats.groups, stats.rows, stats.rows_fallen_back, stats.depth), (2, 2, 6, 2, 0));
+}
+
+/// A group that waited for a lock would wait as long for it with each part.
+#[tokio::test]
+async fn a_group_that_waited_for_a_lock_is_not_halved() {
+    let world = World::<true>::new(GroupCommit::new());
+    world.fate([Fate::Runs, Fate::Fails(Failure::LockTimeout)]);
+    let told = world.together(&["alone", "a", "b", "c", "d"]).await;
+    assert_eq!(told, [const { Told::Alone }; 4]);
+    assert_eq!((world.stats().halved, world.stats().rows_fallen_back), (0, 4));
+}
+
+/// Those that wait for a connection of their own are not told as late as the last part.
+#[tokio::test]
+async fn the_parts_of_a_group_are_sent_again_if_the_connection_is_lost_between_them() {
+    let world = World::<true>::new(GroupCommit::new());
+    world.fate([Fate::Runs, Fate::Fails(Failure::Other), Fate::Lost, Fate::Runs, Fate::AnswerLost]);
+    let told = world.together(&["alone", "a", "b", "c", "d"]).await;
+    assert_eq!(names(&told), ["a", "b", "c", "d"]);
+    assert_eq!((world.stats().halved, lock(&world.conn.server).rows.len()), (1, 4));
+}
+
+#[tokio::test]
+async fn rows_whose_key_is_taken_are_left_out_of_their_group() {
+    let world = World::<true>::new(GroupCommit::new());
+    let told = world.together(&["alone", "a", "taken", "b", "c"]).await;
+    assert_eq!((names(&told[..1]), &told[1], names(&told[2..])), (vec!["a"], &Told::Alone, vec!["b", "c"]));
+    let statements = |world: &World<true>| std::mem::take(&mut lock(&world.conn.server).statements);
+    // Ids, the group, and the group without it.
+    assert_eq!(statements(&world).len(), 3);
+    assert_eq!((world.stats().groups, world.stats().rows, world.stats().rows_fallen_back), (1, 3, 1));
+    // The next groups expect it.
+    let told = world.together(&["alone", "d", "taken"]).await;
+    assert_eq!((names(&told[..1]), &told[1]), (vec!["d"], &Told::Alone));
+    let sent = statements(&world);
+    assert!(sent.len() == 2 && sent[1].contains("ON CONFLICT DO NOTHING"), "{sent:?}");
+    for _ in 0..70 {
+        world.all(&["e", "f", "g"]).await;
+    }
+    let sent = statements(&world);
+    assert!(!sent.last().unwrap().contains("ON CONFLICT"), "{sent:?}");
+}
+
+/// Once there are some at hand, no group asks for ids on a way of its own.
+#[tokio::test]
+async fn ids_for_later_groups_come_with_the_rows_of_a_group() {
+    let world = World::<true>::new(GroupCommit::new());
+    let mut rows = names(&world.together(&["alone", "a", "b", "c"]).await).len();
+    for _ in 0..100 {
+        rows += names(&world.all(&["d", "e", "f"]).await).len();
+    }
+    let stats = world.stats();
+    assert_eq!((stats.reservations, stats.rows), (1, rows as u64));
+    assert!(stats.ids_reserved * 100 <= stats.ids_used * 105 + 400, "{stats}");
+    let mut ids: Vec<i64> = lock(&world.conn.server).rows.iter().map(|(id, _)| *id).collect();
+    ids.dedup();
+    assert!(ids.len() == rows && ids.is_sorted(), "{ids:?}");
+}
+
+#[test]
+fn ids_come_with_the_last_row_of_a_group_and_with_that_of_one() {
+    let (plan, mut row) = plan(users(), ADD_USER, [text("a")]).unwrap();
+    plan.set_id(&mut row, 5);
+    let need = need(7, false, 1);
+    let bounds = BatchOptions::new().id_bounds();
+    let request = crate::ids::Stock::default().request_ahead(&need, &Positions::default(), bounds);
+    let many = plan.many(&[&row, &row], Sending { refill: Some(&request), ..PLAINLY });
+    let returning = "RETURNING \"id\", \"name\", CASE WHEN \"id\" = $3 THEN (SELECT concat_ws(";
+    assert!(many.sql.contains(returning) && many.sql.contains("seqrelid = $4::oid"), "{}", many.sql);
+    assert_eq!(many.params[2].value.as_deref(), Some(&5_i64.to_be_bytes()[..]));
+    let one = plan.one(&row, Some(&request));
+    assert!(one.sql.contains("VALUES ($1, $2) RETURNING \"id\", \"name\", CASE WHEN"), "{}", one.sql);
+}
+
+#[test]
+fn rows_that_are_left_out_are_known_by_their_keys() {
+    let (plan, mut row) = plan(users(), "INSERT INTO users (name) VALUES ($1)", [text("a")]).unwrap();
+    plan.set_id(&mut row, 5);
+    let sent = |leaves_out| plan.many(&[&row, &row], Sending { leaves_out, ..PLAINLY }).sql;
+    assert!(sent(true).ends_with(" ON CONFLICT DO NOTHING RETURNING \"id\"") && sent(false).ends_with(" AS u"));
+    assert!(plan.can_leave_out());
+    let late = users().with("late_keys", true);
+    assert!(!super::tests::plan(late, ADD_USER, [text("a")]).unwrap().0.can_leave_out());
+}
+
 #[tokio::test]
 async fn serialization_failures_are_retried_as_often_as_the_options_say() {
     let world = World::<true>::new(GroupCommit::new().retries(2));
@@ -566,7 +685,12 @@ async fn an_id_from_before_an_insert_of_another_caller_does_not_tell_where_a_poo
     assert_eq!((a.await.unwrap(), b.await.unwrap()), (Told::Alone, Told::Alone));
     assert_eq!(world.all(&["meanwhile"]).await, [Told::Alone]);
     assert_eq!(names(&[c.await.unwrap(), d.await.unwrap()]), ["c", "d"]);
-    assert_eq!(world.all(&["next"]).await, [Told::Alone]);
+    let given = {
+        let mut server = lock(&world.conn.server);
+        server.next_id += 1;
+        server.next_id
+    };
+    assert_eq!(world.all(&["next"]).await, [Told::Row(given + 1, "next".to_owned())]);
 }
 
 #[tokio::test]

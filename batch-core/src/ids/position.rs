@@ -36,25 +36,52 @@ pub(crate) enum Position {
     /// The last id that it has.
     At(i64),
     /// Postgres gave it an id that was not told. What is at hand may come from before, even if it is added later: while
-    /// this connection inserted, another's reservation was on its way.
-    Lost,
+    /// this connection inserted, another's reservation was on its way. It is behind this id, if one was told before or since.
+    Lost(Option<i64>),
 }
 
 impl Position {
-    /// The later of both; an id that was told is later than one that was not, if it came after it.
-    fn later(self, other: Self, descending: bool) -> Self {
-        match (self, other) {
-            (Self::At(one), Self::At(other)) => Self::At(if descending { one.min(other) } else { one.max(other) }),
-            (Self::Start | Self::Lost, later) => later,
-            (at @ Self::At(_), _) => at,
+    pub(super) fn is_lost(self) -> bool {
+        matches!(self, Self::Lost(_))
+    }
+
+    /// The last id that it is known to have.
+    pub(super) fn told(self) -> Option<i64> {
+        match self {
+            Self::Start => None,
+            Self::At(id) => Some(id),
+            Self::Lost(told) => told,
         }
+    }
+
+    /// The same, where nothing else is known to have been given.
+    pub(crate) fn known(self) -> Self {
+        self.told().map_or(Self::Start, Self::At)
+    }
+
+    /// With this id as well, which does not tell where a lost one is.
+    fn with(self, id: Option<i64>, descending: bool) -> Self {
+        let later = |one: i64, other: i64| if descending { one.min(other) } else { one.max(other) };
+        let told = match (self.told(), id) {
+            (Some(one), Some(other)) => Some(later(one, other)),
+            (one, other) => one.or(other),
+        };
+        match self {
+            Self::Lost(_) => Self::Lost(told),
+            Self::Start | Self::At(_) => told.map_or(Self::Start, Self::At),
+        }
+    }
+
+    /// Where one is that has turned out to be behind this id.
+    pub(super) fn found(self, id: i64, descending: bool) -> Self {
+        self.known().with(Some(id), descending)
     }
 
     /// Where nobody stands who stands at one of these: later than all.
     pub(crate) fn behind(all: impl Iterator<Item = Self>, descending: bool) -> Self {
-        all.fold(Self::Start, |last, next| match (last, next) {
-            (Self::Lost, _) | (_, Self::Lost) => Self::Lost,
-            (last, next) => last.later(next, descending),
+        all.fold(Self::Start, |last, next| match next {
+            Self::Lost(told) => Self::Lost(last.told()).with(told, descending),
+            next => last.with(next.told(), descending),
         })
     }
 }
@@ -65,7 +92,7 @@ impl Known {
     }
 
     fn lose(&mut self) {
-        self.position = Position::Lost;
+        self.position = Position::Lost(self.position.told());
         self.losses.0.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -80,9 +107,10 @@ impl Positions {
     /// loss, that is, after `losses_before` of them: in a pool others insert meanwhile, and may have got later ids.
     pub(crate) fn reach(&mut self, sequence: u32, id: i64, descending: bool, losses_before: Option<u64>) {
         let known = self.known(sequence);
-        if known.position != Position::Lost || losses_before == Some(known.losses.count()) {
-            known.position = known.position.later(Position::At(id), descending);
-        }
+        known.position = match losses_before == Some(known.losses.count()) {
+            true => known.position.found(id, descending),
+            false => known.position.with(Some(id), descending),
+        };
     }
 
     pub(crate) fn losses(&mut self, sequence: u32) -> Losses {
@@ -100,7 +128,7 @@ impl Positions {
 
     pub(crate) fn lose_all(&mut self) {
         self.known.iter_mut().for_each(Known::lose);
-        self.others = Position::Lost;
+        self.others = Position::Lost(None);
     }
 
     pub(super) fn set(&mut self, sequence: u32, position: Position) {

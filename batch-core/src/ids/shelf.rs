@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::position::Position;
-use super::{Bounds, Request};
+use super::{Bounds, FEW, Request};
 use crate::reserve::Block;
 
 /// How many inserts are sent as they are, at most, before ids are reserved again.
 const MAX_PATIENCE: u32 = 8;
-/// With fewer ids left, more are asked for where the sequence has to be asked anyway.
-const FEW: u32 = 4;
 /// How many flushes or groups, at most, lay in no ids.
 const MAX_CAUTION: u32 = 63;
 /// How many inserts are sent as they are where the sequence has no room, before it is asked again.
@@ -33,6 +31,11 @@ pub(super) struct Shelf {
     /// Ids given out, ever, and since the last block came.
     given: u64,
     used: u32,
+    /// Ids given out since some that were laid in were thrown away: a part of these is laid in, so that no more than that is lost the
+    /// next time.
+    lasting: u64,
+    /// How many callers the largest group had, lately.
+    group: u32,
     /// Inserts that wanted an id and found none.
     wanted: u32,
     /// How many such inserts are sent as they are before ids are reserved. More, where others advanced the sequence before
@@ -71,6 +74,8 @@ impl Shelf {
             block: bounds.first,
             given: 0,
             used: 0,
+            lasting: 0,
+            group: 0,
             wanted: 0,
             patience: 1,
             saved: None,
@@ -102,10 +107,10 @@ impl Shelf {
 
     /// The same, if nobody else turns out to have advanced the sequence.
     fn at_hand_if_intact(&self, position: Position) -> usize {
-        let is_open = self.is_doubted() || position == Position::Lost;
+        let is_open = self.is_doubted() || position.is_lost();
         let Some(run) = self.run.filter(|_| is_open) else { return self.at_hand(position) };
         let behind = self.first_after(Position::At(run.after));
-        let own = if position == Position::Lost { 0 } else { self.first_after(position) };
+        let own = self.first_after(position.known());
         self.ids.len() - behind.max(own)
     }
 
@@ -113,7 +118,7 @@ impl Shelf {
         let position = match position {
             Position::Start => return 0,
             Position::At(id) => id,
-            Position::Lost => return self.ids.len(),
+            Position::Lost(_) => return self.ids.len(),
         };
         if self.ids.front().is_none_or(|&id| self.is_past(id, position)) {
             return 0;
@@ -126,6 +131,7 @@ impl Shelf {
         let from = self.first_after(position);
         out.extend(self.ids.drain(from..from + count));
         self.given += count as u64;
+        self.lasting += count as u64;
         self.used = self.used.saturating_add(count as u32);
         if let Some(saved) = &mut self.saved {
             *saved = saved.saturating_add(count as u32);
@@ -144,14 +150,19 @@ impl Shelf {
         allowed: u64,
     ) -> Request {
         const MANY: u32 = super::MANY as u32;
+        const FACTOR: u32 = 8;
+        const LOOP: u32 = 2_560;
+        let allowed = u32::try_from(allowed).unwrap_or(u32::MAX);
         // A transaction that comes back for more is a loop.
         let block = match u32::try_from(taken).unwrap_or(u32::MAX) {
             0 if self.skips > 0 => count,
             1..MANY if self.caution > 0 => self.block,
-            0 => self.block.min(count.saturating_add(u32::try_from(allowed).unwrap_or(u32::MAX))),
-            taken @ 1..8 => bounds.first.max(2 * taken.max(4)),
-            8..MANY => bounds.first.max(MANY),
-            taken => taken.saturating_mul(MANY),
+            0 => self.block.min(count.saturating_add(allowed)),
+            taken @ 1..8 => FEW.max(2 * taken).min(count.saturating_add(allowed.max(taken))),
+            taken @ 8..MANY => taken.saturating_mul(FACTOR),
+            // A loop that others cut short, time and again, is likely to be cut short.
+            taken if self.caution > 0 => taken,
+            taken => taken.saturating_mul(FACTOR).max(LOOP),
         };
         let ahead = block.min(bounds.max).saturating_sub(count);
         self.asks(sequence, count, ahead, self.may_do(count, position))
@@ -165,16 +176,37 @@ impl Shelf {
         position: Position,
         bounds: Bounds,
     ) -> Request {
-        const PART: u64 = 24;
-        let part = match self.skips() {
-            true => 0,
-            false => u32::try_from(self.given / PART).unwrap_or(u32::MAX).max(bounds.first),
-        };
+        let part = if self.skips() { 0 } else { self.part_for_groups(bounds) };
         let ahead = part.saturating_sub(self.coming.load(Ordering::Acquire)).min(bounds.max);
         let others = count.saturating_sub(1);
         let mut request = self.asks(sequence, 1, ahead.saturating_add(others), self.may_do(count, position));
         request.coming.lower(others);
+        request.for_group = true;
         request
+    }
+
+    /// What to ask for while a group of `count` callers is sent: nothing as long as there are enough for two more, each as large as
+    /// the largest lately.
+    pub(super) fn refill_for_group(
+        &mut self,
+        sequence: u32,
+        count: u32,
+        position: Position,
+        bounds: Bounds,
+    ) -> Option<Request> {
+        self.group = count.max(self.group - self.group / 8);
+        let at_hand = self.at_hand(position) as u64 + u64::from(self.coming.load(Ordering::Acquire));
+        if self.is_doubted() || at_hand >= 2 * u64::from(self.group) || self.skips() {
+            return None;
+        }
+        let ahead = self.part_for_groups(bounds).max(self.group).min(bounds.max);
+        Some(self.asks(sequence, 0, ahead, false))
+    }
+
+    /// What groups lay in, of all that were ever given out.
+    fn part_for_groups(&self, bounds: Bounds) -> u32 {
+        const PART: u64 = 24;
+        u32::try_from(self.lasting / PART).unwrap_or(u32::MAX).max(bounds.few())
     }
 
     fn skips(&mut self) -> bool {
@@ -185,7 +217,7 @@ impl Shelf {
 
     /// Whether what is at hand will do, if nobody else turns out to have advanced the sequence.
     fn may_do(&self, count: u32, position: Position) -> bool {
-        let is_open = self.is_doubted() || position == Position::Lost;
+        let is_open = self.is_doubted() || position.is_lost();
         // Where few are left, some more are asked for at once.
         is_open && self.at_hand_if_intact(position) >= count.max(self.block.min(FEW)).max(1) as usize
     }
@@ -199,21 +231,21 @@ impl Shelf {
         position: Position,
         bounds: Bounds,
     ) -> Option<Request> {
-        /// Of all that were ever given out.
+        /// Of all that were given out.
         const PART: u64 = 32;
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);
-        let least = if self.caution > 0 { 1 } else { bounds.first };
+        let least = if self.caution > 0 { 1 } else { bounds.few() };
         self.block = taken.max(least).min(bounds.max);
         let may_do = self.may_do(taken, position);
         let coming = self.coming.load(Ordering::Acquire) as usize;
         let at_hand = self.at_hand_if_intact(position) + coming;
         // Nothing says that there will be another transaction.
-        let is_first = taken <= bounds.first && self.given <= u64::from(taken);
+        let is_first = taken <= bounds.few() && self.given <= u64::from(taken);
         let is_enough = at_hand >= taken as usize;
         if !self.is_doubted() && (is_first || is_enough || self.skips()) {
             return None;
         }
-        let rarer = u64::from(taken.saturating_mul(8).min(16)).min(self.given / 2).max(self.given / PART);
+        let rarer = u64::from(taken.saturating_mul(8).min(16)).min(self.lasting / 2).max(self.lasting / PART);
         // The next flush must not wait for ids.
         let wanted = u64::from(taken) + if is_long { u64::from(taken) } else { rarer };
         let ahead = if may_do { wanted } else { wanted.saturating_sub(at_hand as u64) };
@@ -242,6 +274,7 @@ impl Shelf {
             unless_at: end.filter(|_| may_do),
             end,
             doubts: self.doubts,
+            for_group: false,
             coming: Coming::new(&self.coming, ahead),
         }
     }
@@ -257,6 +290,11 @@ impl Shelf {
         before
     }
 
+    /// Whether no insert has wanted an id so far.
+    pub(super) fn is_new(&self) -> bool {
+        self.wanted == 0 && self.given == 0 && self.patience == 1
+    }
+
     /// Whether this insert had better be sent as it is, as nothing can be reserved ahead for those that follow.
     pub(super) fn is_tight(&mut self) -> bool {
         let is_tight = self.tight_for > 0;
@@ -269,7 +307,7 @@ impl Shelf {
         let first = block.ids.first().copied();
         let Some(at) = block.at.or_else(|| Some(first? - block.step)) else { return (0, position) };
         let was_doubted = self.doubts > self.settled && request.doubts > self.settled;
-        let was_lost = position == Position::Lost;
+        let was_lost = position.is_lost();
         self.settled = self.settled.max(request.doubts);
         self.tight_for = if block.room == 0 { TIGHT_FOR } else { 0 };
         // Others of our connections may have reserved since.
@@ -281,19 +319,19 @@ impl Shelf {
         let (before, position) = match self.run {
             Some(run) if is_intact => {
                 let count = if was_doubted || was_lost { self.first_after(Position::At(run.after)) } else { 0 };
-                (count, if was_lost { Position::At(run.after) } else { position })
+                (count, if was_lost { position.found(run.after, self.descending) } else { position })
             }
             _ => {
                 // What is at hand the sequence has passed, or it will give it again.
                 let count = if was_doubted || was_set_back { self.ids.len() } else { 0 };
-                (count, if was_lost { Position::At(at) } else { position })
+                (count, if was_lost { position.found(at, self.descending) } else { position })
             }
         };
         self.ids.drain(..before);
         if before > 0 {
             self.was_in_vain();
         }
-        if request.needed > 0 {
+        if request.needed > 0 && !request.for_group {
             self.saved.get_or_insert(0);
         }
         self.note_run(at, block, is_intact, was_set_back);
@@ -388,6 +426,7 @@ impl Shelf {
     /// Ids were laid in for nothing. Blocks follow use, so that a table whose inserts often go past the stock wastes few.
     fn was_in_vain(&mut self) {
         self.block = self.block.min(self.used).max(1);
+        self.lasting = 0;
         self.caution = (2 * self.caution + 1).min(MAX_CAUTION);
         self.skips = self.caution;
         self.is_laid_in = false;

@@ -1,7 +1,7 @@
 use super::*;
 
 const SEQUENCE: u32 = 7;
-const BOUNDS: Bounds = Bounds { first: 4, max: 10_000 };
+const BOUNDS: Bounds = Bounds { first: 48, max: 10_000 };
 
 fn need(count: usize) -> Need {
     Need { must_know: true, ..Need::likely(SEQUENCE, false, count) }
@@ -101,7 +101,7 @@ fn a_sequence_that_was_set_back_is_followed_and_what_it_will_give_again_goes() {
     server.last = 0;
     server.reserve(&mut stock, &mut positions, 4);
     assert_eq!(take(&mut stock, &mut positions, 4), Some(vec![1, 2, 3, 4]));
-    assert_eq!((stock.len(), stock.discarded), (0, 3));
+    assert_eq!(stock.discarded, 3);
 }
 
 #[test]
@@ -194,25 +194,57 @@ fn an_id_that_was_reserved_before_a_loss_does_not_tell_where_a_pool_is() {
     positions.lose(SEQUENCE);
     positions.reach(SEQUENCE, 5, false, Some(before));
     positions.reach(SEQUENCE, 6, false, None);
-    assert_eq!(positions.get(SEQUENCE), Position::Lost);
+    assert_eq!(positions.get(SEQUENCE), Position::Lost(Some(6)));
     let since = losses.count();
     // Those of another table do not matter.
     positions.lose(OTHER);
     positions.reach(SEQUENCE, 9, false, Some(since));
-    assert_eq!((positions.get(SEQUENCE), positions.get(OTHER)), (Position::At(9), Position::Lost));
+    assert_eq!((positions.get(SEQUENCE), positions.get(OTHER)), (Position::At(9), Position::Lost(None)));
     positions.reach(SEQUENCE, 7, false, Some(before));
     assert_eq!(positions.get(SEQUENCE), Position::At(9));
     positions.lose_all();
     positions.reach(SEQUENCE, 11, false, Some(since));
-    assert_eq!(positions.get(SEQUENCE), Position::Lost);
+    assert_eq!(positions.get(SEQUENCE), Position::Lost(Some(11)));
+}
+
+/// A pool that lost its position still knows the ids that it was told: one of a block that arrived late is none for it.
+#[test]
+fn an_id_below_one_that_was_told_is_not_given_to_a_pool_that_lost_its_position() {
+    let (mut stock, mut server) = stocked(1);
+    let mut positions = Positions::default();
+    take(&mut stock, &mut positions, 1);
+    let (late, early) =
+        (stock.request(&need(3), 0, &positions, BOUNDS), stock.request(&need(3), 0, &positions, BOUNDS));
+    let (late_block, early_block) = (server.answer(&late), server.answer(&early));
+    stock.arrived(&early, &early_block, &mut Positions::default());
+    positions.lose(SEQUENCE);
+    let told = early_block.ids[1];
+    assert!(take(&mut stock, &mut Positions::default(), 2).is_some_and(|ids| ids[1] == told));
+    positions.reach(SEQUENCE, told, false, None);
+    stock.arrived(&late, &late_block, &mut Positions::default());
+    // The sequence is where it was left, so nobody else took any.
+    let request = stock.request(&need(1), 0, &positions, BOUNDS);
+    assert!(request.unless_at.is_some());
+    let block = server.answer(&request);
+    stock.arrived(&request, &block, &mut positions);
+    let next = take(&mut stock, &mut positions, 1).unwrap()[0];
+    assert!(next > told, "{next} after {told}");
 }
 
 /// Transactions of so many rows, each of which finds ids or asks for some, and whose flush brings more.
 fn transactions(sizes: impl IntoIterator<Item = usize>) -> (i64, usize) {
+    transactions_between_losses(sizes, usize::MAX)
+}
+
+/// The same, where what is at hand is lost after each so many of them.
+fn transactions_between_losses(sizes: impl IntoIterator<Item = usize>, often: usize) -> (i64, usize) {
     let (mut stock, mut server) = (Stock::default(), Server::at(0));
     let mut positions = Positions::default();
     let mut questions = 0;
-    for size in sizes {
+    for (number, size) in sizes.into_iter().enumerate() {
+        if number % often == often - 1 {
+            stock.discard(SEQUENCE);
+        }
         for row in 0..size {
             while take(&mut stock, &mut positions, 1).is_none() {
                 let request = stock.request(&need(1), row, &positions, BOUNDS);
@@ -239,15 +271,24 @@ fn small_transactions_use_nearly_all_that_they_take_and_ask_once() {
     }
 }
 
+/// However much was ever used.
+#[test]
+fn a_program_that_loses_what_is_at_hand_time_and_again_loses_little() {
+    for (size, often, allowed) in [(3, 40, 1.2), (40, 40, 1.2), (3, 5, 1.8), (100, 3, 3.0)] {
+        let count = 60_000 / size;
+        let (taken, _) = transactions_between_losses(vec![size; count], often);
+        let times = taken as f64 / (size * count) as f64;
+        assert!(times <= allowed, "{times} for {count} times {size}, lost each {often}");
+    }
+}
+
 #[test]
 fn one_large_transaction_asks_few_times() {
-    assert_eq!(transactions([4]).1, 1);
-    assert_eq!(transactions([12]).1, 2);
-    assert_eq!(transactions([44]).1, 3);
-    assert_eq!(transactions([1_000]).1, 4);
-    assert!(transactions([10_000]).1 <= 6, "{}", transactions([10_000]).1);
+    assert_eq!(transactions([48]).1, 1);
+    assert_eq!(transactions([2_000]).1, 2);
+    assert!(transactions([10_000]).1 <= 3, "{}", transactions([10_000]).1);
     // And the next of its size none.
-    assert_eq!(transactions([1_000, 1_000, 1_000]).1, 4);
+    assert_eq!(transactions([1_000, 1_000]).1, 2);
 }
 
 #[test]
@@ -271,7 +312,7 @@ fn a_program_of_few_rows_in_many_tables_takes_few_ids() {
         }
         taken += server.last;
     }
-    assert!(taken <= 190, "{taken}");
+    assert!(taken <= 200, "{taken}");
 }
 
 #[test]
@@ -355,8 +396,8 @@ fn a_sequence_is_filled_on_the_way_for_as_long_as_the_other_lasts() {
     assert!(stock.take(&[Need { count: 16, ..other }], &mut Positions::default(), &mut Vec::new()));
     // A quarter of the use, so a quarter of the block, less the 48 that are there.
     let first = stock.request(&need(1), 64, &positions, BOUNDS);
-    assert_eq!(first.needed + first.ahead, 2048);
-    assert_eq!(stock.along(&other, &first, &positions, BOUNDS).map(|request| request.ahead), Some(512 - 48));
+    assert_eq!(first.needed + first.ahead, 2560);
+    assert_eq!(stock.along(&other, &first, 0, &positions, BOUNDS).map(|request| request.ahead), Some(640 - 48));
 }
 
 #[test]

@@ -47,7 +47,8 @@ pub struct AsyncPgConnection {
     serialization_failed: bool,
     /// Asked for while the inner connection was shared.
     cache_size: Option<CacheSize>,
-    batch: Batch,
+    /// Apart, as pools move their connections about.
+    batch: Box<Batch>,
     known: Known,
     types: Types,
     instrumentation: Shared,
@@ -152,7 +153,7 @@ impl AsyncPgConnection {
     }
 
     fn new(mut inner: Inner, batch: Batch) -> Self {
-        let batch = batch.holds_begin().begin_travels().overlaps().joins_groups();
+        let batch = batch.holds_begin().begin_travels().overlaps().joins_groups("diesel-async");
         let instrumentation = Shared::new();
         inner.set_instrumentation(instrumentation.clone());
         Self {
@@ -162,7 +163,7 @@ impl AsyncPgConnection {
             transactions: AnsiTransactionManager::default(),
             serialization_failed: false,
             cache_size: None,
-            batch,
+            batch: Box::new(batch),
             known: Known::default(),
             types: Types::new(),
             instrumentation,

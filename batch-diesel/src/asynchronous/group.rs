@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batch_core::group::{Failure, Group, Leader, Member};
+use batch_core::group::{Failure, Group, Leader, Member, RowsAndIds};
 use batch_core::{Field, Query, Rows, TextRow};
 use diesel::result::{Error, QueryResult};
 use diesel_async::AsyncConnectionCore;
@@ -74,6 +74,16 @@ impl Leader for Connection {
         let mut inner = &*self.0;
         let rows = inner.load(EngineQuery(query)).await?;
         rows.and_then(async |row| Ok(group::one(&row, fields))).try_collect().await
+    }
+
+    async fn rows_and_ids(&mut self, query: &Query, fields: &Arc<[Field]>) -> QueryResult<RowsAndIds<Rows>> {
+        let mut inner = &*self.0;
+        let mut found = inner.load(EngineQuery(query)).await?;
+        let (mut rows, mut ids) = (Vec::new(), None);
+        while let Some(row) = found.try_next().await? {
+            rows.push(group::one_and_ids(&row, fields, &mut ids));
+        }
+        Ok((rows, ids))
     }
 
     fn value(row: &Rows, column: usize) -> Option<&[u8]> {

@@ -125,6 +125,21 @@ impl<A: Adapter> Crowd<A> {
     }
 }
 
+impl<A: Adapter> Crowd<A> {
+    /// Lets all callers run a statement at the same time, as it happens.
+    fn at_once(&mut self, statements: &[(&str, Vec<Value>)]) -> Vec<Rows> {
+        let Self { database, callers, .. } = self;
+        database.scope(|scope| {
+            let threads: Vec<_> = callers
+                .iter_mut()
+                .zip(statements)
+                .map(|(caller, (sql, binds))| scope.spawn(move || caller.rows(sql, binds)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+}
+
 /// Whether a connection waits for a lock.
 fn is_waiting(database: &Database) -> bool {
     let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
@@ -256,7 +271,8 @@ pub fn of_those_who_want_the_same_key_one_gets_it_whatever_group_they_are_in<A: 
     assert!(!stats.fallbacks.contains_key(&Fallback::Ids), "{stats}");
 }
 
-/// A group that fails is undone as a whole, and each of its inserts is sent on its own.
+/// A group that fails is undone as a whole. Its halves are sent instead, one of them row by row, and of the other the row whose key is
+/// taken is left out.
 pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
     let mut crowd = Crowd::<A>::new(NOTES, 5, patient());
     crowd.database.execute("INSERT INTO notes (text) VALUES ('taken')");
@@ -266,7 +282,91 @@ pub fn a_bad_row_alone_gets_its_error<A: Adapter>() {
     assert_eq!(failed, [None, None, Some("notes_text_check".into()), None, Some("notes_text_key".into())]);
     assert_eq!(crowd.count("SELECT count(*) FROM notes"), 4);
     let stats = crowd.stats();
-    assert_eq!((stats.fallbacks[&Fallback::Error], stats.rows_fallen_back, stats.groups), (1, 4, 0));
+    assert_eq!((stats.fallbacks[&Fallback::Error], stats.rows_fallen_back, stats.groups), (1, 3, 1));
+    assert_eq!(stats.halved, 1);
+}
+
+/// ON CONFLICT refuses a table with a constraint that is checked at the end: what is taken there fails its group as any other error does.
+pub fn a_key_that_is_checked_late_is_refused_as_it_would_be<A: Adapter>() {
+    let schema = format!("{NOTES}; ALTER TABLE notes ADD n int UNIQUE DEFERRABLE INITIALLY DEFERRED");
+    let mut crowd = Crowd::<A>::new(&schema, 4, patient());
+    crowd.database.execute("INSERT INTO notes (text, n) VALUES ('first', 1)");
+    const ADD: &str = "INSERT INTO notes (text, n) VALUES ($1, $2) RETURNING id, text";
+    let statements =
+        [("a", 2), ("b", 3), ("c", 1), ("first", 4)].map(|(text, n)| (ADD, vec![Value::text(text), Value::int4(n)]));
+    let rows = crowd.together("notes", &statements);
+    let constraint = |rows: &Rows| rows.as_ref().err().and_then(|failure| failure.constraint.clone());
+    let failed: Vec<Option<String>> = rows.iter().map(constraint).collect();
+    assert_eq!(failed, [None, None, Some("notes_n_key".into()), Some("notes_text_key".into())]);
+    assert_eq!(crowd.count("SELECT count(*) FROM notes"), 3);
+    assert!(!crowd.inserts_on_the_wire().iter().any(|sql| sql.contains("ON CONFLICT")));
+}
+
+/// Of rows that a group leaves out each gets its error, whichever constraint it is of and whatever the program asks for; the
+/// others are in, each once.
+pub fn rows_whose_keys_are_taken_are_left_out_of_their_groups<A: Adapter>() {
+    let schema = format!("{NOTES}; ALTER TABLE notes ADD n int, ADD EXCLUDE USING btree ((n + 0) WITH =)");
+    for asked in ["", " RETURNING id, text"] {
+        let mut crowd = Crowd::<A>::new(&schema, 7, patient());
+        crowd.database.execute("INSERT INTO notes (text, n) VALUES ('first', 1)");
+        let sql = format!("INSERT INTO notes (text, n) VALUES ($1, $2){asked}");
+        let rows = [("a", 2), ("b", 3), ("first", 4), ("c", 1), ("d", 5), ("d", 6), ("e", 7)];
+        let statements = rows.map(|(text, n)| (sql.as_str(), vec![Value::text(text), Value::int4(n)]));
+        let told = crowd.together("notes", &statements);
+        let constraint = |rows: &Rows| rows.as_ref().err().and_then(|failure| failure.constraint.clone());
+        let failed: Vec<Option<String>> = told.iter().map(constraint).collect();
+        let (key, exclusion) = (Some("notes_text_key".to_owned()), Some("notes_expr_excl".to_owned()));
+        assert_eq!(failed, [None, None, key.clone(), exclusion, None, key, None], "{asked}");
+        for ((name, _), rows) in rows.iter().zip(&told).filter(|(_, rows)| rows.is_ok() && !asked.is_empty()) {
+            assert_eq!(text(&rows.as_ref().unwrap()[0]), *name);
+        }
+        assert_eq!(crowd.count("SELECT count(*) FROM notes"), 5);
+        let stats = crowd.stats();
+        assert_eq!((stats.groups, stats.rows, stats.rows_fallen_back, stats.halved), (1, 3, 3, 0), "{asked}: {stats}");
+    }
+}
+
+/// Once a group has brought ids for those after it, none asks for its own, but that of the caller who was alone at first: Postgres gave it an
+/// id that nobody was told.
+pub fn ids_for_later_groups_come_with_the_rows_of_a_group<A: Adapter>() {
+    const CALLERS: usize = 4;
+    let mut crowd = Crowd::<A>::new(NOTES, CALLERS, patient());
+    let mut told = crowd.together("notes", &notes(&["a", "b", "c", "d"]));
+    for round in 0..20 {
+        let texts = [0, 1, 2, 3].map(|n| format!("{round} {n}"));
+        told.extend(crowd.at_once(&notes(&texts.each_ref().map(String::as_str))));
+    }
+    let stats = crowd.stats();
+    assert!(stats.reservations <= 2 && stats.alone == 1, "{stats}");
+    assert!(stats.ids_reserved * 100 <= stats.ids_used * 105 + 800, "{stats}");
+    for row in told {
+        let row = &row.unwrap()[0];
+        assert_eq!(
+            (row.len(), crowd.count(&format!("SELECT id FROM notes WHERE text = '{}'", text(row)))),
+            (2, row[0].int())
+        );
+    }
+}
+
+/// Whether groups pay is measured: inserts go as they are for a while, and nobody can tell. Not where groups are wanted always.
+pub fn inserts_go_in_groups_and_as_they_are_by_turns<A: Adapter>() {
+    const ROWS: usize = 1_600;
+    for always in [false, true] {
+        let options = if always { GroupCommit::new().always() } else { GroupCommit::new() };
+        let mut crowd = Crowd::<A>::new(NOTES, 1, options);
+        let caller = &mut crowd.callers[0];
+        let mut last = 0;
+        for n in 0..ROWS {
+            let row = caller.one(ADD_NOTE, &[Value::text(&format!("note {n}"))]).unwrap();
+            assert!(row.int() > last, "{} after {last}", row.int());
+            last = row.int();
+        }
+        assert_eq!(crowd.count("SELECT count(*) FROM notes"), ROWS as i64);
+        let stats = crowd.callers[0].stats();
+        let as_they_are = stats.inserts_sent.get(&Reason::GroupsAreSlower).copied().unwrap_or_default();
+        assert!(if always { as_they_are == 0 } else { as_they_are >= 100 }, "{stats}");
+        assert_eq!(stats.inserts_seen, ROWS as u64, "{stats}");
+    }
 }
 
 /// A group gives up on a lock of a stranger's, so that only whoever needs it waits for it.

@@ -197,9 +197,8 @@ fn a_table_that_was_made_anew_after_the_catalog_was_read_takes_its_rows_or_gives
     };
     insert(&mut world.conn).unwrap();
     world.database.execute(&format!("DROP TABLE users; {USERS}"));
-    // Reserved ids are from a sequence that is gone; where they do not suffice, the new one begins anew.
-    let mut ids = insert(&mut world.conn).unwrap();
-    ids.sort_unstable();
+    // Reserved ids are from a sequence that is gone; at worst they leave a gap.
+    let ids = insert(&mut world.conn).unwrap();
     let seen = world.seen("SELECT id FROM users ORDER BY id");
     let expected: Vec<_> = ids.iter().map(|id| vec![Some(id.to_string())]).collect();
     assert_eq!(seen, expected);

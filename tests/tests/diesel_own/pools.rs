@@ -135,8 +135,7 @@ fn what_one_connection_leaves_of_its_ids_serves_the_others() {
     let database = database(USERS);
     let proxy = Proxy::start(database.url(), std::time::Duration::ZERO);
     let pool = pool(proxy.url(), 2);
-    let options = BatchOptions::new().first_id_block(64);
-    enable_batch_inserts_with(&mut pool.get().unwrap(), options).unwrap();
+    enable_batch_inserts(&mut pool.get().unwrap()).unwrap();
     let (mut one, mut other) = (pool.get().unwrap(), pool.get().unwrap());
     let first = insert(&mut one, "one", 3);
     assert_eq!(one.stats().ids_reserved, one.stats().ids_unused + 2, "the first was sent as it was");

@@ -423,9 +423,7 @@ fn what_is_dropped_is_rolled_back() {
 #[test]
 fn a_transaction_that_is_dropped_with_a_flush_under_way_is_rolled_back_and_gives_its_connection_back() {
     block_on(async {
-        // With ids for all, or the sixth row would have to ask for its own behind the flush.
-        let options = BatchOptions::new().max_rows(5).first_id_block(64);
-        let pool = pool_with(SCHEMA, Duration::ZERO, options).await;
+        let pool = pool_with(SCHEMA, Duration::ZERO, BatchOptions::new().max_rows(5)).await;
         let locked = connect(pool.database.url()).await.begin().await.unwrap();
         locked.execute_unprepared("LOCK TABLE posts IN SHARE MODE").await.unwrap();
         let mut dropped = Vec::new();
