@@ -28,8 +28,7 @@ pub(crate) struct Stock {
 
 /// A transaction that takes as many ids of a sequence is no small one.
 const MANY: usize = 32;
-/// With fewer ids left, more are asked for where the sequence has to be asked anyway; and so many are asked for where a transaction
-/// wants one, without any sign that it wants many.
+/// With fewer ids left, more are asked for where the sequence has to be asked anyway; and where ids are laid in, so many at least.
 const FEW: u32 = 4;
 
 /// How many ids of one sequence are reserved at a time, at first and at most.

@@ -198,13 +198,7 @@ mod tests {
 
     #[test]
     fn a_way_that_fails_is_passed_over_and_the_description_says_why() {
-        let settings = Settings {
-            database_url: None,
-            forced: None,
-            tag: "does-not-exist".to_owned(),
-            memory: false,
-            durable: false,
-        };
+        let settings = Settings { tag: "does-not-exist".to_owned(), ..Settings::default() };
         if cluster::start(&settings).is_err() {
             return;
         }

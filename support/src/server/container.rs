@@ -97,13 +97,7 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_had_is_an_error_that_says_so() {
-        let settings = Settings {
-            database_url: None,
-            forced: None,
-            tag: "does-not-exist".to_owned(),
-            memory: false,
-            durable: false,
-        };
+        let settings = Settings { tag: "does-not-exist".to_owned(), ..Settings::default() };
         let error = start(&settings).expect_err("there is no such image").to_string();
         assert!(error.starts_with("no Docker engine answers") || error.contains("postgres:does-not-exist"), "{error}");
     }

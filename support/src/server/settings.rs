@@ -3,7 +3,7 @@ use std::{env, fmt};
 use crate::Error;
 
 /// What the environment asks for, and the program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) database_url: Option<String>,
     /// `BATCH_TEST_POSTGRES`. Defaults to the first way that works.
