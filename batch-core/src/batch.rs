@@ -1108,10 +1108,7 @@ impl Batch {
         if let Some(timeouts) = reservation.timeouts {
             self.timeouts_came(timeouts);
         }
-        let before = Arc::clone(&self.database);
         self.meet(reservation.server.as_deref().and_then(Identity::read));
-        // The ids are of sequences that have other numbers there.
-        let is_elsewhere = !Arc::ptr_eq(&before, &self.database);
         if let Some(identity) = reservation.identity {
             self.session.unsettled = None;
             if self.session.catalog.as_ref().is_some_and(|catalog| catalog.identity != identity) {
@@ -1127,10 +1124,8 @@ impl Batch {
             let mut blocks = reservation.blocks.iter().filter(|block| block.sequence == request.sequence);
             request.needed == 0 || blocks.any(|block| !block.ids.is_empty() || block.at == request.unless_at)
         };
-        self.transaction.got_no_ids = !is_elsewhere && !self.asked.iter().all(is_served);
-        if !is_elsewhere {
-            self.ids_came(&reservation.blocks);
-        }
+        self.transaction.got_no_ids = !self.asked.iter().all(is_served);
+        self.ids_came(&reservation.blocks);
         self.asked.clear();
     }
 

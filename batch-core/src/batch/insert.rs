@@ -464,13 +464,12 @@ impl Batch {
         if needs.iter().any(|need| need.after_unassigned) {
             return Err(Decision::Flush(FlushCause::Ids));
         }
-        // What is at hand may be of another database, until the server has said which this is: with the ids, where there are not enough.
-        // On a new connection that takes the place of the round trip that prepares the INSERT.
-        let is_guessing = self.is_guessing();
-        if is_guessing && self.with_ids(|stock, positions| stock.has_all(needs, positions)) {
+        // Until the server has said which database this is, what is at hand may be another's, and so may a sequence of that number. On a
+        // new connection this takes the place of the round trip that prepares the INSERT.
+        if self.is_guessing() {
             return Err(Decision::AskWho);
         }
-        if !is_guessing && self.with_ids(|stock, positions| stock.take(needs, positions, ids)) {
+        if self.with_ids(|stock, positions| stock.take(needs, positions, ids)) {
             self.used_reserved_ids |= !needs.is_empty();
             self.took(needs);
             return Ok(());
@@ -499,7 +498,7 @@ impl Batch {
             }
         }
         self.want_below(&plan.table);
-        Err(if wanted_before || is_one_of_many || is_guessing || self.reserving_costs_nothing() {
+        Err(if wanted_before || is_one_of_many || self.reserving_costs_nothing() {
             Decision::Reserve(needs.clone())
         } else {
             self.transaction.first_uses += 1;
